@@ -1,0 +1,307 @@
+"""One consistent look at the cluster for one service: everything that `plan` may know.
+
+The controller fills it from its caches. Raw API objects become values here, so that the parsing is pure and tested
+and the rest of the package reads names, not dictionaries. What could not be read is None (unknown), never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from paceline.api import InferenceService, InferenceServiceStatus
+    from paceline_core.checkpoint import CheckpointFacts
+
+RawObject = Mapping[str, Any]
+ChildKey = tuple[str, str]
+"""(kind, name)"""
+
+
+def unix_s(timestamp: str) -> float:
+    """Seconds since 1970 of an RFC 3339 time-stamp as the API server writes it."""
+    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceMeta:
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    resource_version: str
+    created_at_s: float
+    deleting: bool
+    annotations: Mapping[str, str]
+    managed_fields: tuple[RawObject, ...]
+    """As in the object (for a write to /scale that nobody follows in Auto); the controller must not strip it."""
+
+    @classmethod
+    def parse(cls, raw: RawObject) -> ServiceMeta:
+        meta = raw["metadata"]
+        return cls(
+            name=meta["name"],
+            namespace=meta["namespace"],
+            uid=meta["uid"],
+            generation=int(meta["generation"]),
+            resource_version=str(meta["resourceVersion"]),
+            created_at_s=unix_s(meta["creationTimestamp"]),
+            deleting=bool(meta.get("deletionTimestamp")),
+            annotations=dict(meta.get("annotations") or {}),
+            managed_fields=tuple(meta.get("managedFields") or ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a launcher wrote to its termination message: `Refused` before loading anything, else `Failed`."""
+
+    verdict: Literal["Refused", "Failed"]
+    field: str | None
+    stage: str | None
+    message: str
+
+    @classmethod
+    def parse(cls, text: str | None) -> Verdict | None:
+        """None for anything that is not a verdict: a kernel or a library may have written there too."""
+        if not text:
+            return None
+        try:
+            body = json.loads(text)
+        except ValueError:
+            return None
+        if not isinstance(body, dict) or body.get("verdict") not in ("Refused", "Failed"):
+            return None
+        return cls(
+            verdict=body["verdict"],
+            field=_text(body.get("field")),
+            stage=_text(body.get("stage")),
+            message=str(body.get("message") or ""),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodInfo:
+    """An engine pod's own word: `GET /paceline/info`."""
+
+    version: str | None
+    emulated: bool | None
+    draining: bool | None
+    tensor_parallel_size: int | None
+    model_revision: str | None
+    attention_heads: int | None
+    kv_heads: int | None
+    weights_bytes: int | None
+    stage_seconds: Mapping[str, float]
+
+    @classmethod
+    def parse(cls, body: RawObject) -> PodInfo:
+        model = body.get("model") or {}
+        stages = body.get("stages") or {}
+        return cls(
+            version=_text(body.get("version")),
+            emulated=body.get("emulated"),
+            draining=body.get("draining"),
+            tensor_parallel_size=body.get("tensorParallelSize"),
+            model_revision=_text(model.get("revision")),
+            attention_heads=model.get("attentionHeads"),
+            kv_heads=model.get("kvHeads"),
+            weights_bytes=model.get("weightsBytes"),
+            stage_seconds={k: float(v) for k, v in stages.items() if v is not None},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    name: str
+    uid: str
+    component: str
+    """`engine` or `router`."""
+
+    variant: str | None
+    created_at_s: float
+    ip: str | None
+    node: str | None
+    phase: str
+    ready: bool
+    ready_since_s: float | None
+    deleting: bool
+    starting_reason: str | None
+    """Why a container waits (`ImagePullBackOff`, `CrashLoopBackOff`, …); None where none says so."""
+
+    starting_message: str | None
+    unschedulable_since_s: float | None
+    unschedulable_message: str | None
+    scheduling_gated: bool
+    disrupted: bool
+    """Condition DisruptionTarget: an eviction, preemption or taint is about to take this pod."""
+
+    verdict: Verdict | None
+    """The last word of the engine container, running again or not."""
+
+    started_at_s: float | None
+    restarts: int
+    info: PodInfo | None
+
+    @property
+    def serving(self) -> bool:
+        """Answers requests and is not on its way out."""
+        return self.ready and not self.deleting
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @classmethod
+    def parse(cls, raw: RawObject, *, info: PodInfo | None = None) -> Pod:
+        meta, status = raw["metadata"], raw.get("status") or {}
+        labels = meta.get("labels") or {}
+        conditions = {c["type"]: c for c in status.get("conditions") or ()}
+        containers = list(status.get("containerStatuses") or ())
+        waiting = [
+            w
+            for c in (*(status.get("initContainerStatuses") or ()), *containers)
+            if (w := (c.get("state") or {}).get("waiting"))
+            and w.get("reason") not in (None, "ContainerCreating", "PodInitializing")
+        ]
+        main = next((c for c in containers if c.get("name") in ("engine", "gate")), {})
+        running = (main.get("state") or {}).get("running") or {}
+        ready = conditions.get("Ready", {})
+        scheduled = conditions.get("PodScheduled", {})
+        unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+        return cls(
+            name=meta["name"],
+            uid=meta["uid"],
+            component=labels.get("paceline.dev/component", ""),
+            variant=labels.get("paceline.dev/variant"),
+            created_at_s=unix_s(meta["creationTimestamp"]),
+            ip=status.get("podIP"),
+            node=(raw.get("spec") or {}).get("nodeName"),
+            phase=status.get("phase", "Pending"),
+            ready=ready.get("status") == "True",
+            ready_since_s=_since(ready) if ready.get("status") == "True" else None,
+            deleting=bool(meta.get("deletionTimestamp")),
+            starting_reason=waiting[0]["reason"] if waiting else None,
+            starting_message=waiting[0].get("message") if waiting else None,
+            unschedulable_since_s=_since(scheduled) if unschedulable else None,
+            unschedulable_message=scheduled.get("message") if unschedulable else None,
+            scheduling_gated=scheduled.get("reason") == "SchedulingGated",
+            disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
+            verdict=_verdict(main),
+            started_at_s=unix_s(running["startedAt"]) if running.get("startedAt") else None,
+            restarts=int(main.get("restartCount") or 0),
+            info=info,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    name: str
+    cordoned: bool
+    ready: bool
+    labels: Mapping[str, str]
+    taints: tuple[RawObject, ...]
+    allocatable: Mapping[str, str]
+
+    @property
+    def leaving(self) -> bool:
+        """Cordoned, or tainted by somebody who is about to take it away."""
+        return self.cordoned or any(taint.get("key") in DISRUPTION_TAINTS for taint in self.taints)
+
+    @classmethod
+    def parse(cls, raw: RawObject) -> Node:
+        spec, status = raw.get("spec") or {}, raw.get("status") or {}
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
+        return cls(
+            name=raw["metadata"]["name"],
+            cordoned=bool(spec.get("unschedulable")),
+            ready=ready,
+            labels=dict(raw["metadata"].get("labels") or {}),
+            taints=tuple(spec.get("taints") or ()),
+            allocatable=dict(status.get("allocatable") or {}),
+        )
+
+
+DISRUPTION_TAINTS = frozenset(
+    {
+        "karpenter.sh/disrupted",
+        "karpenter.sh/disruption",
+        "ToBeDeletedByClusterAutoscaler",
+        "node.cloudprovider.kubernetes.io/shutdown",
+        "cloud.google.com/impending-node-termination",
+        "aws-node-termination-handler/spot-itn",
+        "aws-node-termination-handler/scheduled-maintenance",
+    }
+)
+"""Taints by which the usual autoscalers and clouds announce that a node will go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A 409 of a server-side apply, one per child and other manager.
+
+    Fields that another manager already holds are also found in the child's managedFields without a 409; a conflict
+    is passed so that one that appears between observing and applying is not lost.
+    """
+
+    kind: str
+    name: str
+    manager: str
+    fields: tuple[str, ...]
+    """Paths as the API server writes them: `.spec.replicas`."""
+
+    first_seen_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    now_s: float
+    service: InferenceService
+    meta: ServiceMeta
+    status: InferenceServiceStatus | None
+    """As last written; None before the first write."""
+
+    children: Mapping[ChildKey, RawObject]
+    """Every object of the kinds in `CHILD_KINDS` that carries our labels, or that bears the name of a child (see
+    `child_keys`), owned or not, with managedFields. An object that is being deleted is still listed."""
+
+    pods: tuple[Pod, ...]
+    """Engine and router pods, also those on their way out, until the API server no longer has them."""
+
+    nodes: tuple[Node, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    facts: CheckpointFacts | None = field(default=None)
+    """What the checkpoint's config and index say; None where the operator cannot reach them."""
+
+
+CHILD_KINDS: tuple[tuple[str, str], ...] = (
+    ("v1", "ServiceAccount"),
+    ("rbac.authorization.k8s.io/v1", "Role"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding"),
+    ("v1", "ConfigMap"),
+    ("v1", "Service"),
+    ("policy/v1", "PodDisruptionBudget"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+    ("apps/v1", "Deployment"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+)
+"""(apiVersion, kind) of every child; the last only where the API server knows it."""
+
+
+def _text(value: object) -> str | None:
+    return str(value) if value is not None else None
+
+
+def _since(condition: RawObject) -> float | None:
+    at = condition.get("lastTransitionTime")
+    return unix_s(at) if at else None
+
+
+def _verdict(container: RawObject) -> Verdict | None:
+    for state in (container.get("state") or {}, container.get("lastState") or {}):
+        if terminated := state.get("terminated"):
+            return Verdict.parse(terminated.get("message"))
+    return None
