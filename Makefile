@@ -1,0 +1,89 @@
+# Every command of the project. `make help` lists them; each one makes what it needs first.
+# What is slow to make lies in a cache outside the tree and is made once: PACELINE_CACHE says where.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+# The steps share one small machine and one cluster: two at a time would only fight.
+.NOTPARALLEL:
+
+export PACELINE_CACHE ?= $(HOME)/.cache/paceline
+
+PY := .venv/bin/python
+OURS := operator runtime e2e tests
+
+.PHONY: help
+help: ## This list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+# -- What everything needs ---------------------------------------------------------------------------------
+
+.PHONY: venv
+venv: .venv/.complete ## The developer's Python environment, in .venv
+
+.venv/.complete: requirements/dev.txt operator/pyproject.toml runtime/pyproject.toml \
+                 runtime/paceline_core/pyproject.toml
+	@.ci/venv .venv
+	@touch $@
+
+.PHONY: cluster-binaries
+cluster-binaries: venv ## Kubernetes, etcd and CoreDNS, built from Go modules (once)
+	@$(PY) -m e2e.cluster build
+
+.PHONY: helm
+helm: venv ## Helm, built from its Go module (once)
+	@$(PY) -m e2e.helm
+
+.PHONY: runtime-env
+runtime-env: venv ## vLLM for CPUs in an environment of its own (once, 5 GB)
+	@$(PY) -m e2e.environments runtime-cpu
+
+.PHONY: models
+models: venv ## The bundled model in bf16 and INT8 (once)
+	@$(PY) -m e2e.environments models
+
+.PHONY: images
+images: venv models ## The container images, into the cache
+	@$(PY) -m e2e.cluster images
+
+# -- Checks ------------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: venv ## ruff, mypy --strict, and the arrows between the packages
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy --no-error-summary $(OURS)
+	@.venv/bin/lint-imports --no-timing
+
+.PHONY: unit
+unit: venv helm ## Tests that need no server of others
+	@$(PY) -m pytest tests/unit
+
+.PHONY: integration
+integration: venv cluster-binaries ## Tests against a real API server
+	@$(PY) -m pytest tests/integration
+
+.PHONY: test
+test: lint helm cluster-binaries images ## Everything that CI runs: lint, all tests, the quick e2e scenarios
+	@$(PY) -m pytest -m "not slow" tests e2e/scenarios
+
+.PHONY: e2e
+e2e: venv helm cluster-binaries images runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
+	@$(PY) -m pytest -m slow e2e/scenarios
+
+# -- See it work -------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: venv helm cluster-binaries images ## From nothing to a model's answer on a real cluster
+	@$(PY) -m e2e.demo
+
+.PHONY: clean
+clean: ## Stop the cluster; caches stay
+	@if [ -x $(PY) ]; then $(PY) -m e2e.cluster down; fi
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: clean-cache
+clean-cache: clean ## Remove the caches too: the next command starts from nothing
+	@rm -rf "$(PACELINE_CACHE)" .venv
