@@ -1,8 +1,8 @@
 """What the cluster should do next for one InferenceService, as a pure function.
 
-`plan(observed, settings=...)` is the whole face: the controller reads the cluster into an `Observed`, calls `plan`,
-and carries out the `Plan` it gets back. Nothing here reads a clock, opens a connection or remembers anything:
-after a crash the next plan starts from what the cluster shows.
+`plan(observed, settings=...)` is the whole face: the controller reads the cluster into an `Observed`, calls
+`plan`, and carries out the `Plan` it gets back. Nothing here reads a clock, opens a connection or remembers
+anything: after a crash the next plan starts from what the cluster shows.
 """
 
 from paceline.fleet.actions import Apply, Delete, Event, Plan

@@ -2,13 +2,13 @@
 
 Order of execution, for the controller:
 
-1. If `plan.status_first`: write `plan.status` first, with the resourceVersion of the service that was observed. If
-   that is refused (somebody else wrote), do nothing else and plan again: two operators never both act.
-2. The applies in order, then the deletes. One that fails stops neither the others nor the status, except that a
-   failed apply with `status_first` stops the later actions that carry the mark.
+1. If `plan.status_first`: write `plan.status` first, with the resourceVersion of the service that was
+   observed. If that is refused (somebody else wrote), do nothing else and plan again: two operators never
+   both act.
+2. The applies in order, then the deletes. One that fails stops neither the others nor the status, except
+   that a failed apply with `status_first` stops the later actions with that mark.
 3. Write `plan.status` if not yet written and different from the observed one; then the events.
-4. Plan again after `requeue_after_s`, or earlier when anything that was observed changes.
-"""
+4. Plan again after `requeue_after_s`, or earlier when anything that was observed changes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ class Apply:
 
     object: Mapping[str, Any]
     priority: int
-    """Lower goes first. Applies of one plan are already sorted by it; a rate-limited controller serves it across services."""
+    """Lower goes first. The applies of a plan are sorted by it; a controller that must wait may also order
+    by it across services, so that what starts pods comes before what only surrounds them."""
 
     force: bool = False
     """Take over the fields of other managers: only after the grace time of a foreign writer."""
 
     must_be_absent: bool = False
-    """No such object was observed. The controller reads it by name just before; if one is there after all, it does
-    not apply but observes again with that object among the children."""
+    """No such object was observed. The controller reads it by name just before; if one is there after all, it
+    does not apply but observes again with that object among the children."""
 
     uid: str | None = None
     """The observed child: never applied onto another object of the same name that came in between."""
@@ -75,7 +76,8 @@ class Delete:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One Kubernetes event on the service. Plans contain one only when a condition changes or an action is taken."""
+    """One Kubernetes event on the service. A plan holds one only where a condition changes or an action is
+    taken."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -94,4 +96,4 @@ class Plan:
     @property
     def status_first(self) -> bool:
         """Whether the status must be written, compare-and-swap, before any action."""
-        return any(action.status_first for action in (*self.apply, *self.delete))
+        return any(one.status_first for one in self.apply) or any(one.status_first for one in self.delete)

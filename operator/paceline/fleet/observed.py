@@ -1,8 +1,8 @@
 """One consistent look at the cluster for one service: everything that `plan` may know.
 
-The controller fills it from its caches. Raw API objects become values here, so that the parsing is pure and tested
-and the rest of the package reads names, not dictionaries. What could not be read is None (unknown), never 0.
-"""
+The controller fills it from its caches. Raw API objects become values here, so that the parsing is pure and
+tested and the rest of the package reads names, not dictionaries. What could not be read is None (unknown),
+never 0."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from paceline.fleet.names import LABEL_COMPONENT, LABEL_TENSOR_PARALLEL_SIZE, LABEL_VARIANT
+
 if TYPE_CHECKING:
-    from paceline.api import InferenceService, InferenceServiceStatus
     from paceline_core.checkpoint import CheckpointFacts
+
+    from paceline.api import InferenceService, InferenceServiceStatus
 
 RawObject = Mapping[str, Any]
 ChildKey = tuple[str, str]
@@ -37,7 +40,7 @@ class ServiceMeta:
     deleting: bool
     annotations: Mapping[str, str]
     managed_fields: tuple[RawObject, ...]
-    """As in the object (for a write to /scale that nobody follows in Auto); the controller must not strip it."""
+    """As in the object; must not be stripped: a write to /scale that Auto does not follow is seen here."""
 
     @classmethod
     def parse(cls, raw: RawObject) -> ServiceMeta:
@@ -122,6 +125,10 @@ class Pod:
     """`engine` or `router`."""
 
     variant: str | None
+    tensor_parallel_size: int | None
+    gpus: int
+    """Devices that the pod asks for; 0 on a CPU."""
+
     created_at_s: float
     ip: str | None
     node: str | None
@@ -129,6 +136,9 @@ class Pod:
     ready: bool
     ready_since_s: float | None
     deleting: bool
+    deleting_since_s: float | None
+    """When the deletion was asked for, which is earlier than the deletionTimestamp by the grace period."""
+
     starting_reason: str | None
     """Why a container waits (`ImagePullBackOff`, `CrashLoopBackOff`, …); None where none says so."""
 
@@ -157,8 +167,9 @@ class Pod:
 
     @classmethod
     def parse(cls, raw: RawObject, *, info: PodInfo | None = None) -> Pod:
-        meta, status = raw["metadata"], raw.get("status") or {}
+        meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
         labels = meta.get("labels") or {}
+        tp = labels.get(LABEL_TENSOR_PARALLEL_SIZE)
         conditions = {c["type"]: c for c in status.get("conditions") or ()}
         containers = list(status.get("containerStatuses") or ())
         waiting = [
@@ -167,7 +178,7 @@ class Pod:
             if (w := (c.get("state") or {}).get("waiting"))
             and w.get("reason") not in (None, "ContainerCreating", "PodInitializing")
         ]
-        main = next((c for c in containers if c.get("name") in ("engine", "gate")), {})
+        main: RawObject = next((c for c in containers if c.get("name") in ("engine", "gate")), {})
         running = (main.get("state") or {}).get("running") or {}
         ready = conditions.get("Ready", {})
         scheduled = conditions.get("PodScheduled", {})
@@ -175,15 +186,18 @@ class Pod:
         return cls(
             name=meta["name"],
             uid=meta["uid"],
-            component=labels.get("paceline.dev/component", ""),
-            variant=labels.get("paceline.dev/variant"),
+            component=labels.get(LABEL_COMPONENT, ""),
+            variant=labels.get(LABEL_VARIANT),
+            tensor_parallel_size=int(tp) if tp is not None else None,
+            gpus=_devices(spec),
             created_at_s=unix_s(meta["creationTimestamp"]),
             ip=status.get("podIP"),
-            node=(raw.get("spec") or {}).get("nodeName"),
+            node=spec.get("nodeName"),
             phase=status.get("phase", "Pending"),
             ready=ready.get("status") == "True",
             ready_since_s=_since(ready) if ready.get("status") == "True" else None,
             deleting=bool(meta.get("deletionTimestamp")),
+            deleting_since_s=_deleting_since(meta),
             starting_reason=waiting[0]["reason"] if waiting else None,
             starting_message=waiting[0].get("message") if waiting else None,
             unschedulable_since_s=_since(scheduled) if unschedulable else None,
@@ -243,9 +257,8 @@ DISRUPTION_TAINTS = frozenset(
 class Conflict:
     """A 409 of a server-side apply, one per child and other manager.
 
-    Fields that another manager already holds are also found in the child's managedFields without a 409; a conflict
-    is passed so that one that appears between observing and applying is not lost.
-    """
+    Fields that another manager already holds are also found in the child's managedFields, without a 409. A
+    conflict is passed so that one that appears between observing and applying is not lost."""
 
     kind: str
     name: str
@@ -265,8 +278,9 @@ class Observed:
     """As last written; None before the first write."""
 
     children: Mapping[ChildKey, RawObject]
-    """Every object of the kinds in `CHILD_KINDS` that carries our labels, or that bears the name of a child (see
-    `child_keys`), owned or not, with managedFields. An object that is being deleted is still listed."""
+    """Every object of the kinds in `CHILD_KINDS` that carries our labels, or that bears the name of a child
+    (see `names.child_keys`), owned or not, with managedFields. An object that is being deleted is still
+    listed."""
 
     pods: tuple[Pod, ...]
     """Engine and router pods, also those on their way out, until the API server no longer has them."""
@@ -293,6 +307,22 @@ CHILD_KINDS: tuple[tuple[str, str], ...] = (
 
 def _text(value: object) -> str | None:
     return str(value) if value is not None else None
+
+
+def _devices(spec: RawObject) -> int:
+    """Extended resources of GPU vendors; they cannot be overcommitted, so the limit is what is held."""
+    return sum(
+        int(amount)
+        for container in spec.get("containers") or ()
+        for resource, amount in ((container.get("resources") or {}).get("limits") or {}).items()
+        if resource.startswith("nvidia.com/")
+    )
+
+
+def _deleting_since(meta: RawObject) -> float | None:
+    if not (at := meta.get("deletionTimestamp")):
+        return None
+    return unix_s(at) - float(meta.get("deletionGracePeriodSeconds") or 0)
 
 
 def _since(condition: RawObject) -> float | None:

@@ -1,4 +1,5 @@
-"""The whole of fleet in one call: observed cluster in, next actions and status out. The controller calls it."""
+"""The whole of fleet in one call: observed cluster in, next actions and status out; called by the
+controller."""
 
 from paceline.fleet.actions import Plan
 from paceline.fleet.observed import Observed

@@ -1,7 +1,7 @@
-"""What an installation of the operator decides for every service: images, names of the neighbours, grace times.
+"""What an installation of the operator decides for every service: images, names of neighbours, grace times.
 
-Filled once at start by the controller (from flags and the chart) and passed to `plan`. Nothing in here may change
-the template of an engine pod that already exists: see `engine_deployment`.
+Filled once at start by the controller (from flags and the chart) and passed to `plan`. Nothing in here may
+change the template of an engine pod that already exists: see `engine_deployment`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ class Images:
     runtime_gpu: str
     runtime_cpu: str
     emulator: str
-    """Serves `spec.runtime.emulation`; by default the router image, which holds the emulator without an engine."""
+    """Serves `spec.runtime.emulation`; usually the router image, which holds the emulator without an
+    engine."""
 
     router: str
 
@@ -34,18 +35,18 @@ class Settings:
         default_factory=lambda: {"app.kubernetes.io/name": "paceline-operator"}
     )
     prometheus_namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    """Namespaces whose pods may scrape metrics; empty selects every namespace, because a default that names one
-    namespace would silently leave a service without metrics."""
+    """Namespaces whose pods may scrape metrics; empty selects every namespace, because a default that names
+    one would silently leave a service without metrics elsewhere."""
 
     prometheus_pod_labels: Mapping[str, str] = field(
         default_factory=lambda: {"app.kubernetes.io/name": "prometheus"}
     )
     image_pull_policy: ImagePullPolicy = "IfNotPresent"
     pod_monitor_available: bool = False
-    """Whether the API server knows the PodMonitor kind (asked by the controller at start and when CRDs change)."""
+    """Whether the API server knows the kind PodMonitor; the controller asks."""
 
     pod_monitor_labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the cluster's Prometheus selects PodMonitors by."""
 
     foreign_writer_grace_s: float = 300.0
-    """How long a field written by another manager is left alone: long enough for a person to notice and undo."""
+    """How long a field written by another manager is left alone: time for a person to notice and undo."""
