@@ -8,7 +8,8 @@ Order of execution, for the controller:
 2. The applies in order, then the deletes. One that fails stops neither the others nor the status, except
    that a failed apply with `status_first` stops the later actions with that mark.
 3. Write `plan.status` if not yet written and different from the observed one; then the events.
-4. Plan again after `requeue_after_s`, or earlier when anything that was observed changes."""
+4. Plan again after `requeue_after_s`, or earlier when anything that was observed changes.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 `maxUnavailable`, never `minAvailable`: with one replica the latter blocks a node drain for ever. Unhealthy
 pods may always be evicted, because one that never becomes Ready would block it just the same. Fleet answers
 a cordon with one more replica first (see `replicas`), so the one eviction that the budget lets through
-costs no capacity."""
+costs no capacity.
+"""
 
 from __future__ import annotations
 

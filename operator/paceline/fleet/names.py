@@ -1,7 +1,8 @@
 """Names and labels of everything that belongs to one service: the one place where they are spelled.
 
 The runtime, the router's discovery, NetworkPolicies and people's dashboards select by these, so a change
-here is a change of the interface between versions."""
+here is a change of the interface between versions.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +23,9 @@ ANNOTATION_TEMPLATE = "paceline.dev/template"
 
 ANNOTATION_INPUTS = "paceline.dev/template-inputs"
 """On a variant's Deployment: the parts of the spec that the template was made from."""
+
+ANNOTATION_SERVED = "paceline.dev/has-served"
+"""On a variant's Deployment: one of its pods was Ready once, so it is worth going back to."""
 
 ANNOTATION_FOREIGN_WRITER = "paceline.dev/foreign-writer"
 """On the service: `keep` leaves a field to another manager for good."""

@@ -3,7 +3,8 @@
 Engine pods: the service's own router pods, Prometheus and the operator. Router pods: anybody on the public
 port (the gate lets only OpenAI routes through); the operations port only for the service's engine pods,
 which ask for the router's list while draining, Prometheus and the operator. The router itself listens on
-loopback and needs no rule. Egress is not limited: where weights come from is the user's business."""
+loopback and needs no rule. Egress is not limited: where weights come from is the user's business.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The controller fills it from its caches. Raw API objects become values here, so that the parsing is pure and
 tested and the rest of the package reads names, not dictionaries. What could not be read is None (unknown),
-never 0."""
+never 0.
+"""
 
 from __future__ import annotations
 

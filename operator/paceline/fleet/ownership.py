@@ -1,7 +1,8 @@
 """Whose object is it: the owner reference that every child carries, and the test for it.
 
 Owner references, not finalizers, remove the children: deleting a service leaves nothing also while the
-operator is down, and nothing can hang."""
+operator is down, and nothing can hang.
+"""
 
 from __future__ import annotations
 

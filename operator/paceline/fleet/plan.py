@@ -1,5 +1,6 @@
 """The whole of fleet in one call: observed cluster in, next actions and status out; called by the
-controller."""
+controller.
+"""
 
 from paceline.fleet.actions import Plan
 from paceline.fleet.observed import Observed

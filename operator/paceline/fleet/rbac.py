@@ -1,5 +1,6 @@
 """Identities of the pods. Engine pods get none of Kubernetes; router pods may watch pods of their
-namespace."""
+namespace.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""The Deployment of one variant. Its template is written once and read back from an annotation ever after.
+
+Without that, an operator upgrade that adds a flag or moves the default image would restart every engine of
+the cluster at once. What differs only by the operator's version waits for the next change of the spec.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from paceline.api import InferenceService
+from paceline.fleet.engine_pod import engine_pod_template
+from paceline.fleet.names import (
+    ANNOTATION_INPUTS,
+    ANNOTATION_SERVED,
+    ANNOTATION_TEMPLATE,
+    ENGINE,
+    LABEL_VARIANT,
+    Names,
+)
+from paceline.fleet.observed import ServiceMeta
+from paceline.fleet.ownership import owner_reference
+from paceline.fleet.settings import Settings
+from paceline.fleet.variant import Inputs, Variant, canonical
+
+
+def new_deployment(
+    service: InferenceService,
+    *,
+    meta: ServiceMeta,
+    name: str,
+    inputs: Inputs,
+    model_uri: str,
+    replicas: int,
+    settings: Settings,
+) -> dict[str, Any]:
+    """The Deployment of a variant that does not exist yet."""
+    tensor_parallel_size = int(inputs["tensorParallelSize"])
+    template = engine_pod_template(
+        service,
+        meta=meta,
+        variant=name,
+        tensor_parallel_size=tensor_parallel_size,
+        model_uri=model_uri,
+        settings=settings,
+    )
+    return _deployment(
+        meta,
+        name=name,
+        tensor_parallel_size=tensor_parallel_size,
+        replicas=replicas,
+        template=template,
+        annotations={
+            ANNOTATION_INPUTS: canonical(inputs),
+            ANNOTATION_TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
+        },
+    )
+
+
+def existing_deployment(variant: Variant, *, meta: ServiceMeta, replicas: int) -> dict[str, Any]:
+    """The Deployment of a variant that exists: everything that shapes a pod is exactly as it was first
+    applied."""
+    found = variant.deployment["metadata"].get("annotations") or {}
+    annotations = {key: found[key] for key in (ANNOTATION_INPUTS, ANNOTATION_TEMPLATE) if key in found}
+    if variant.has_served:
+        annotations[ANNOTATION_SERVED] = "true"
+    return _deployment(
+        meta,
+        name=variant.name,
+        tensor_parallel_size=variant.tensor_parallel_size,
+        replicas=replicas,
+        template=_template_of(variant),
+        annotations=annotations,
+    )
+
+
+def _template_of(variant: Variant) -> dict[str, Any]:
+    """Where the annotation was lost, the live template, defaults and all: it restarts nothing either."""
+    text = (variant.deployment["metadata"].get("annotations") or {}).get(ANNOTATION_TEMPLATE)
+    try:
+        template = json.loads(text or "")
+    except ValueError:
+        template = variant.deployment["spec"]["template"]
+    return dict(template)
+
+
+def _deployment(
+    meta: ServiceMeta,
+    *,
+    name: str,
+    tensor_parallel_size: int,
+    replicas: int,
+    template: dict[str, Any],
+    annotations: dict[str, str],
+) -> dict[str, Any]:
+    names = Names(meta.name)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": names.variant(name),
+            "namespace": meta.namespace,
+            "labels": names.variant_labels(name, tensor_parallel_size=tensor_parallel_size),
+            "annotations": annotations,
+            "ownerReferences": [owner_reference(meta)],
+        },
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 0,
+            "selector": {"matchLabels": {**names.selector(ENGINE), LABEL_VARIANT: name}},
+            # Ours never rolls. If somebody else changes the template, this way costs the least capacity.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }

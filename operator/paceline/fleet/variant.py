@@ -1,0 +1,147 @@
+"""A variant: the engine pods of one service that share one template, and how it is told from the next.
+
+A variant is named after the parts of the spec that shape an engine pod. Replicas, SLO, router, operator
+version and default images are not among them: none of those may restart an engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from paceline.api import (
+    Accelerator,
+    Admission,
+    InferenceService,
+    Model,
+    Placement,
+    Runtime,
+)
+from paceline.api.base import ApiModel
+from paceline.fleet.names import (
+    ANNOTATION_INPUTS,
+    ANNOTATION_SERVED,
+    LABEL_TENSOR_PARALLEL_SIZE,
+    LABEL_VARIANT,
+)
+from paceline.fleet.observed import Observed, Pod, RawObject, unix_s
+from paceline.fleet.ownership import is_deleting, is_owned
+
+Inputs = Mapping[str, Any]
+
+_SECTIONS: Mapping[str, type[ApiModel]] = {
+    "model": Model,
+    "admission": Admission,
+    "accelerator": Accelerator,
+    "placement": Placement,
+    "runtime": Runtime,
+}
+
+
+def template_inputs(service: InferenceService, *, tensor_parallel_size: int) -> Inputs:
+    spec = service.spec
+    sections = {name: getattr(spec, name).to_manifest() for name in _SECTIONS}
+    sections["model"]["servedNames"] = list(service.served_names)
+    return {"tensorParallelSize": tensor_parallel_size, **sections}
+
+
+def canonical(inputs: Inputs) -> str:
+    return json.dumps(inputs, sort_keys=True, separators=(",", ":"))
+
+
+def variant_name(inputs: Inputs) -> str:
+    digest = hashlib.sha256(canonical(inputs).encode()).hexdigest()[:8]
+    return f"tp{inputs['tensorParallelSize']}-{digest}"
+
+
+def read_inputs(text: str | None) -> Inputs | None:
+    """What an earlier operator wrote, read with today's models: a field that has come since counts as its
+    default, so that an upgrade which adds one starts no transition. None where it cannot be read any
+    more."""
+    try:
+        stored = json.loads(text or "")
+        sections = {
+            name: model.from_manifest(stored[name]).to_manifest() for name, model in _SECTIONS.items()
+        }
+        return {"tensorParallelSize": int(stored["tensorParallelSize"]), **sections}
+    except (ValueError, TypeError, KeyError, ValidationError):
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One engine Deployment and its pods, as observed."""
+
+    name: str
+    tensor_parallel_size: int
+    inputs: Inputs | None
+    deployment: RawObject
+    replicas: int
+    """`spec.replicas` of the Deployment."""
+
+    pods: tuple[Pod, ...]
+    created_at_s: float
+    has_served: bool
+    """Whether one of its pods was ever seen Ready. A variant that never was gives nothing to go back to."""
+
+    settled: bool
+    """Whether the Deployment's controller has seen its latest spec."""
+
+    @property
+    def live(self) -> tuple[Pod, ...]:
+        """Pods that count as replicas: not on their way out and not ended."""
+        return tuple(pod for pod in self.pods if not pod.deleting and not pod.finished)
+
+    @property
+    def serving(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.pods if pod.serving)
+
+    @property
+    def starting(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.live if not pod.ready)
+
+    @property
+    def draining(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.pods if pod.deleting)
+
+
+def observed_variants(observed: Observed) -> tuple[Variant, ...]:
+    """The service's engine Deployments, oldest first. One that is being deleted is not there any more, and
+    one that only bears our labels never was."""
+    found = [
+        _read_variant(child, observed.pods)
+        for (kind, _), child in observed.children.items()
+        if kind == "Deployment"
+        and LABEL_VARIANT in (child["metadata"].get("labels") or {})
+        and is_owned(child, by=observed.meta)
+        and not is_deleting(child)
+    ]
+    return tuple(sorted(found, key=lambda one: (one.created_at_s, one.name)))
+
+
+def find_by_inputs(variants: Iterable[Variant], inputs: Inputs) -> Variant | None:
+    return next((one for one in variants if one.inputs == inputs), None)
+
+
+def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
+    meta, spec = deployment["metadata"], deployment["spec"]
+    status = deployment.get("status") or {}
+    annotations = meta.get("annotations") or {}
+    name = meta["labels"][LABEL_VARIANT]
+    mine = tuple(pod for pod in pods if pod.variant == name)
+    return Variant(
+        name=name,
+        tensor_parallel_size=int(meta["labels"][LABEL_TENSOR_PARALLEL_SIZE]),
+        inputs=read_inputs(annotations.get(ANNOTATION_INPUTS)),
+        deployment=deployment,
+        replicas=int(spec.get("replicas", 1)),
+        pods=mine,
+        created_at_s=unix_s(meta["creationTimestamp"]),
+        has_served=ANNOTATION_SERVED in annotations or any(pod.serving for pod in mine),
+        settled=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
+    )
