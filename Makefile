@@ -73,6 +73,17 @@ test: lint helm cluster-binaries images ## Everything that CI runs: lint, all te
 e2e: venv helm cluster-binaries images runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
 	@$(PY) -m pytest -m slow e2e/scenarios
 
+# -- Written files -----------------------------------------------------------------------------------------
+
+.PHONY: crds
+crds: venv ## The CRD in crds/ and in the chart, from the API models
+	@.venv/bin/paceline crds
+
+.PHONY: golden
+golden: venv helm ## The expected files of the tests, anew: read the difference before you commit it
+	@PACELINE_WRITE_GOLDEN=1 $(PY) -m pytest -q tests/unit
+	@git --no-pager diff --stat -- '*golden*'
+
 # -- See it work -------------------------------------------------------------------------------------------
 
 .PHONY: demo
