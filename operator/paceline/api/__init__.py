@@ -1,0 +1,85 @@
+"""The API of Paceline: `InferenceService` of `paceline.dev/v1alpha1` as models. Pure; everything else builds
+on it."""
+
+from paceline.api.accelerator import Accelerator, Toleration
+from paceline.api.admission import Admission
+from paceline.api.base import API_VERSION, GROUP, KIND, PLURAL, VERSION, LocalObjectReference
+from paceline.api.endpoint import Endpoint
+from paceline.api.model import KvCache, Model, ModelCache, Quantization
+from paceline.api.observability import Observability
+from paceline.api.placement import Disruption, Placement, TopologySpreadConstraint
+from paceline.api.quantity import Quantity, bytes_of, quantity_value
+from paceline.api.router import Hold, Router
+from paceline.api.runtime import Emulation, EnvVar, EnvVarSource, KeySelector, Resources, Runtime
+from paceline.api.scaling import GpuBudget, ReplicaBounds, Scaling, Transition
+from paceline.api.service import InferenceService, InferenceServiceSpec, ObjectMeta
+from paceline.api.slo import LatencyClass, Slo, TimePerOutputToken, TimeToFirstToken
+from paceline.api.status import (
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    GpuCount,
+    InferenceServiceStatus,
+    ModelStatus,
+    Refused,
+    Shape,
+    Shapes,
+    Summary,
+    TransitionStatus,
+    VariantStatus,
+)
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "VERSION",
+    "Accelerator",
+    "Admission",
+    "Condition",
+    "ConditionStatus",
+    "ConditionType",
+    "Disruption",
+    "Emulation",
+    "Endpoint",
+    "EnvVar",
+    "EnvVarSource",
+    "GpuBudget",
+    "GpuCount",
+    "Hold",
+    "InferenceService",
+    "InferenceServiceSpec",
+    "InferenceServiceStatus",
+    "KeySelector",
+    "KvCache",
+    "LatencyClass",
+    "LocalObjectReference",
+    "Model",
+    "ModelCache",
+    "ModelStatus",
+    "ObjectMeta",
+    "Observability",
+    "Placement",
+    "Quantity",
+    "Quantization",
+    "Refused",
+    "ReplicaBounds",
+    "Resources",
+    "Router",
+    "Runtime",
+    "Scaling",
+    "Shape",
+    "Shapes",
+    "Slo",
+    "Summary",
+    "TimePerOutputToken",
+    "TimeToFirstToken",
+    "Toleration",
+    "TopologySpreadConstraint",
+    "Transition",
+    "TransitionStatus",
+    "VariantStatus",
+    "bytes_of",
+    "quantity_value",
+]

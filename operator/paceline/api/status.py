@@ -1,0 +1,170 @@
+"""`status`: what the operator has seen and done. Written by the controller alone, read by people, /scale and
+the fleet.
+
+Unknown is absent, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from paceline.api.base import StatusModel, list_map
+
+ConditionType = Literal[
+    "Ready",
+    "Progressing",
+    "ModelLoaded",
+    "RouterReady",
+    "MetricsAvailable",
+    "SLOMet",
+    "Feasible",
+    "CapacityAvailable",
+    "Transitioning",
+    "ForeignWriter",
+    "ScalingActive",
+]
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+_Text = Annotated[str, StringConstraints(max_length=1024)]
+_Name = Annotated[str, StringConstraints(max_length=253)]
+_Count = Annotated[int, Field(ge=0)]
+_Time = Annotated[str, StringConstraints(max_length=64), Field(json_schema_extra={"format": "date-time"})]
+
+
+class Condition(StatusModel):
+    """One statement about the service, in the form that all of Kubernetes uses."""
+
+    type: ConditionType = Field(description="What the statement is about.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    observed_generation: _Count | None = Field(
+        default=None, description="Generation of the spec it was made for."
+    )
+    last_transition_time: _Time = Field(description="When `status` last changed.")
+    reason: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"),
+    ] = Field(description="Why, in one CamelCase word.")
+    message: Annotated[str, StringConstraints(max_length=4096)] = Field(
+        default="", description="Why, in a sentence, and what to do about it."
+    )
+
+
+class ModelStatus(StatusModel):
+    """What is known of the checkpoint."""
+
+    revision: _Name | None = Field(
+        default=None, description="Commit that the revision in spec.model.uri was resolved to."
+    )
+    attention_heads: _Count | None = Field(
+        default=None, description="Attention heads: the tensor-parallel size divides them."
+    )
+    kv_heads: _Count | None = Field(default=None, description="Key-value heads.")
+    weights_bytes: _Count | None = Field(default=None, description="Bytes of the weights on disk.")
+
+
+class Summary(StatusModel):
+    """What the columns of `kubectl get` show."""
+
+    replicas: _Name | None = Field(default=None, description="Ready and desired replicas, such as 2/3.")
+    time_to_first_token: _Name | None = Field(
+        default=None,
+        description="Measured time to the first token against its target; `-` where it is not measured.",
+    )
+    time_per_output_token: _Name | None = Field(
+        default=None,
+        description="Measured time per output token against its target; `-` where it is not measured.",
+    )
+    reason: _Name | None = Field(default=None, description="Why the service is as it is, in one word.")
+
+
+class Shape(StatusModel):
+    """One choice of the two dials."""
+
+    tensor_parallel_size: _Count = Field(description="GPUs that one replica spans.")
+    replicas: _Count = Field(description="Number of replicas.")
+
+
+class Shapes(StatusModel):
+    """Where the service is, where it goes, and where it was last well."""
+
+    current: Shape | None = Field(default=None, description="The shape that serves.")
+    desired: Shape | None = Field(default=None, description="The shape that is aimed at.")
+    last_safe: Shape | None = Field(
+        default=None, description="The shape that last served with all replicas Ready."
+    )
+
+
+class GpuCount(StatusModel):
+    """GPUs that the service holds, by what their pods do."""
+
+    serving: _Count = Field(description="GPUs of pods that serve.")
+    starting: _Count = Field(description="GPUs of pods that start.")
+    draining: _Count = Field(description="GPUs of pods that finish their last requests.")
+
+
+class VariantStatus(StatusModel):
+    """The pods that share one template."""
+
+    name: _Name = Field(description="Name of the variant, such as tp1-9f2c1a2b.")
+    tensor_parallel_size: _Count = Field(description="GPUs that one of its replicas spans.")
+    ready: _Count = Field(description="Pods that serve.")
+    starting: _Count = Field(description="Pods that start.")
+    draining: _Count = Field(description="Pods that finish their last requests.")
+
+
+class TransitionStatus(StatusModel):
+    """The change of the engine pods that is under way. Written before each of its steps."""
+
+    id: _Count = Field(description="Number of the change; it only grows.")
+    from_variant: _Name | None = Field(default=None, alias="from", description="Variant that leaves.")
+    to_variant: _Name | None = Field(default=None, alias="to", description="Variant that comes.")
+    step: _Name = Field(description="Step that is under way.")
+    started_at: _Time | None = Field(default=None, description="When the change began.")
+    deadline: _Time | None = Field(
+        default=None, description="When it is rolled back unless all new pods are Ready."
+    )
+
+
+class Refused(StatusModel):
+    """A spec that could not be served. It is not tried again until the spec changes."""
+
+    generation: _Count = Field(description="Generation of the spec that was refused.")
+    field: _Name | None = Field(default=None, description="Field of the spec that was at fault, if one was.")
+    reason: _Name = Field(description="Why, in one CamelCase word.")
+    message: _Text = Field(default="", description="Why, in a sentence, and the way out.")
+
+
+class InferenceServiceStatus(StatusModel):
+    """What the operator has seen and done."""
+
+    observed_generation: _Count | None = Field(
+        default=None, description="Generation of the spec that this status is about."
+    )
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] = Field(
+        default=(), description="Statements about the service.", json_schema_extra=list_map("type")
+    )
+    model: ModelStatus | None = Field(default=None, description="What is known of the checkpoint.")
+    url: Annotated[str, StringConstraints(max_length=512)] | None = Field(
+        default=None, description="Base of the OpenAI-compatible API, within the cluster."
+    )
+    selector: Annotated[str, StringConstraints(max_length=512)] | None = Field(
+        default=None, description="Label selector of the engine pods, for /scale."
+    )
+    replicas: _Count | None = Field(default=None, description="Engine pods that exist, for /scale.")
+    summary: Summary | None = Field(default=None, description="What the columns of `kubectl get` show.")
+    shape: Shapes | None = Field(default=None, description="The two dials: now, aimed at, and last safe.")
+    gpus: GpuCount | None = Field(
+        default=None, description="GPUs that the service holds (0 where resourceName is cpu)."
+    )
+    variants: Annotated[tuple[VariantStatus, ...], Field(max_length=32)] = Field(
+        default=(), description="The variants that have pods.", json_schema_extra=list_map("name")
+    )
+    transition: TransitionStatus | None = Field(
+        default=None, description="The change that is under way or was the last."
+    )
+    refused: Refused | None = Field(default=None, description="The last spec that could not be served.")
+
+    def condition(self, type_: ConditionType) -> Condition | None:
+        return next((one for one in self.conditions if one.type == type_), None)
