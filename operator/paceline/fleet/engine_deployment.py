@@ -12,6 +12,7 @@ from typing import Any
 from paceline.api import InferenceService
 from paceline.fleet.engine_pod import engine_pod_template
 from paceline.fleet.names import (
+    ANNOTATION_ASKED,
     ANNOTATION_INPUTS,
     ANNOTATION_SERVED,
     ANNOTATION_TEMPLATE,
@@ -33,6 +34,7 @@ def new_deployment(
     inputs: Inputs,
     model_uri: str,
     replicas: int,
+    asked_replicas: int,
     settings: Settings,
 ) -> dict[str, Any]:
     """The Deployment of a variant that does not exist yet."""
@@ -52,17 +54,21 @@ def new_deployment(
         replicas=replicas,
         template=template,
         annotations={
+            ANNOTATION_ASKED: str(asked_replicas),
             ANNOTATION_INPUTS: canonical(inputs),
             ANNOTATION_TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
         },
     )
 
 
-def existing_deployment(variant: Variant, *, meta: ServiceMeta, replicas: int) -> dict[str, Any]:
+def existing_deployment(
+    variant: Variant, *, meta: ServiceMeta, replicas: int, asked_replicas: int
+) -> dict[str, Any]:
     """The Deployment of a variant that exists: everything that shapes a pod is exactly as it was first
     applied."""
     found = variant.deployment["metadata"].get("annotations") or {}
     annotations = {key: found[key] for key in (ANNOTATION_INPUTS, ANNOTATION_TEMPLATE) if key in found}
+    annotations[ANNOTATION_ASKED] = str(asked_replicas)
     if variant.has_served:
         annotations[ANNOTATION_SERVED] = "true"
     return _deployment(

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline.fleet.names import ANNOTATION_FOREIGN_WRITER, MANAGER
-from paceline.fleet.observed import Conflict, RawObject, unix_s
+from paceline.fleet.observed import Conflict, RawObject
+from paceline.fleet.timestamps import unix_s
 
 Step = str | tuple[tuple[str, Any], ...]
 """A field name, or the keys that pick one item of a list."""
@@ -219,9 +220,9 @@ def _list_keys(path: Path, items: list[Any]) -> tuple[str, ...]:
 
 def _owns(fields: RawObject, path: Path) -> bool:
     """Whether a set in the form `fieldsV1` holds this very field, or one below or above it."""
-    for step in path:
+    for depth, step in enumerate(path):
         if not fields:
-            return True
+            return depth > 0
         inner = fields.get(f"f:{step}") if isinstance(step, str) else _item_fields(fields, step)
         if inner is None:
             return False

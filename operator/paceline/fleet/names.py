@@ -27,6 +27,10 @@ ANNOTATION_INPUTS = "paceline.dev/template-inputs"
 ANNOTATION_SERVED = "paceline.dev/has-served"
 """On a variant's Deployment: one of its pods was Ready once, so it is worth going back to."""
 
+ANNOTATION_ASKED = "paceline.dev/asked-replicas"
+"""On a variant's Deployment: the replicas last asked for at its tensor-parallel size. A number asked for at
+another size says nothing about how many of these are needed."""
+
 ANNOTATION_FOREIGN_WRITER = "paceline.dev/foreign-writer"
 """On the service: `keep` leaves a field to another manager for good."""
 

@@ -10,24 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from paceline.fleet.names import LABEL_COMPONENT, LABEL_TENSOR_PARALLEL_SIZE, LABEL_VARIANT
+from paceline.fleet.timestamps import unix_s as unix_s
 
 if TYPE_CHECKING:
-    from paceline_core.checkpoint import CheckpointFacts
-
     from paceline.api import InferenceService, InferenceServiceStatus
+    from paceline_core.checkpoint import CheckpointFacts
 
 RawObject = Mapping[str, Any]
 ChildKey = tuple[str, str]
 """(kind, name)"""
-
-
-def unix_s(timestamp: str) -> float:
-    """Seconds since 1970 of an RFC 3339 time-stamp as the API server writes it."""
-    return datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +155,13 @@ class Pod:
     def serving(self) -> bool:
         """Answers requests and is not on its way out."""
         return self.ready and not self.deleting
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """The most telling word on a start that does not get there."""
+        if self.verdict is not None:
+            return self.verdict.message
+        return self.unschedulable_message or self.starting_message or self.starting_reason
 
     @property
     def finished(self) -> bool:

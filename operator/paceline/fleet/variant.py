@@ -24,13 +24,15 @@ from paceline.api import (
 )
 from paceline.api.base import ApiModel
 from paceline.fleet.names import (
+    ANNOTATION_ASKED,
     ANNOTATION_INPUTS,
     ANNOTATION_SERVED,
     LABEL_TENSOR_PARALLEL_SIZE,
     LABEL_VARIANT,
 )
-from paceline.fleet.observed import Observed, Pod, RawObject, unix_s
+from paceline.fleet.observed import Observed, Pod, RawObject
 from paceline.fleet.ownership import is_deleting, is_owned
+from paceline.fleet.timestamps import unix_s
 
 Inputs = Mapping[str, Any]
 
@@ -84,6 +86,9 @@ class Variant:
     replicas: int
     """`spec.replicas` of the Deployment."""
 
+    asked_replicas: int
+    """What was last asked for at this tensor-parallel size; `replicas` may be more for a while."""
+
     pods: tuple[Pod, ...]
     created_at_s: float
     has_served: bool
@@ -133,13 +138,15 @@ def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
     status = deployment.get("status") or {}
     annotations = meta.get("annotations") or {}
     name = meta["labels"][LABEL_VARIANT]
+    replicas = int(spec.get("replicas", 1))
     mine = tuple(pod for pod in pods if pod.variant == name)
     return Variant(
         name=name,
         tensor_parallel_size=int(meta["labels"][LABEL_TENSOR_PARALLEL_SIZE]),
         inputs=read_inputs(annotations.get(ANNOTATION_INPUTS)),
         deployment=deployment,
-        replicas=int(spec.get("replicas", 1)),
+        replicas=replicas,
+        asked_replicas=int(annotations.get(ANNOTATION_ASKED, replicas)),
         pods=mine,
         created_at_s=unix_s(meta["creationTimestamp"]),
         has_served=ANNOTATION_SERVED in annotations or any(pod.serving for pod in mine),
