@@ -1,0 +1,230 @@
+"""One look at one service: observe, plan, carry out. The whole of the operator's work passes through `run`.
+
+Called by the workers of `process`, one at a time per service. It holds no state of its own: what it knows
+comes from the cache, and what it does goes to the writer. The order of execution is the one that
+`fleet.actions` prescribes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from paceline.api import InferenceService, InferenceServiceStatus
+from paceline.controller.cluster_cache import ClusterCache
+from paceline.controller.conflict_book import ConflictBook
+from paceline.controller.errors import ApiError, FenceLost, Rejected
+from paceline.controller.event_recorder import EventRecorder
+from paceline.controller.facts import FactsSource
+from paceline.controller.instruments import Instruments
+from paceline.controller.pod_info import PodInfoSource
+from paceline.controller.refusal import invalid_spec_status
+from paceline.controller.status_writer import StatusWriter
+from paceline.controller.work_queue import ServiceKey
+from paceline.controller.writer import Outcome, Writer
+from paceline.fleet import Apply, Delete, Event, Observed, Plan, ServiceMeta, Settings, plan
+
+log = structlog.get_logger()
+
+UNLABELLED_S = 50.0
+"""How long an object in the way that no watch tells of is believed to be there: a little less than a
+resync."""
+
+URGENT_KINDS = frozenset({"ServiceAccount", "ConfigMap", "Deployment"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the worker does with the key."""
+
+    requeue_after_s: float | None = None
+    look_again: bool = False
+    failed: bool = False
+    gone: bool = False
+
+
+class Reconciler:
+    def __init__(
+        self,
+        *,
+        cache: ClusterCache,
+        conflicts: ConflictBook,
+        writer: Writer,
+        status_writer: StatusWriter,
+        events: EventRecorder,
+        facts: FactsSource,
+        pod_infos: PodInfoSource,
+        instruments: Instruments,
+        settings: Callable[[], Settings],
+    ) -> None:
+        self._cache = cache
+        self._conflicts = conflicts
+        self._writer = writer
+        self._status_writer = status_writer
+        self._events = events
+        self._facts = facts
+        self._pod_infos = pod_infos
+        self._instruments = instruments
+        self._settings = settings
+        self._parsed: dict[ServiceKey, tuple[str, int, InferenceService]] = {}
+
+    def forget(self, key: ServiceKey) -> None:
+        """The service is gone; its children go by their owner references."""
+        self._parsed.pop(key, None)
+        self._conflicts.forget(key)
+        self._cache.forget_unlabelled(key)
+
+    async def run(self, key: ServiceKey, *, urgent_done: Callable[[], None]) -> Result:
+        """`urgent_done` is called once, when what makes the engine appear is written: the rest may take its
+        time."""
+        raw = self._cache.service(key)
+        if raw is None:
+            self.forget(key)
+            return Result(gone=True)
+        if raw["metadata"].get("deletionTimestamp"):
+            # The garbage collector takes the children; making them again would be a fight with it.
+            return Result()
+        try:
+            service, status = self._parse(key, raw)
+        except ValidationError as error:
+            return await self._refuse(key, raw, error)
+        facts = self._facts.lookup(service, namespace=key.namespace)
+        if facts.pending_s is not None:
+            return Result(requeue_after_s=facts.pending_s)
+        observed = self._observe(key, raw, service=service, status=status, facts=facts.facts)
+        started_s = time.perf_counter()
+        what = plan(observed, settings=self._settings())
+        self._instruments.plan_s.observe(time.perf_counter() - started_s)
+        return await self._carry_out(key, raw, what, status=status, urgent_done=urgent_done)
+
+    # observing
+
+    def _parse(
+        self, key: ServiceKey, raw: dict[str, Any]
+    ) -> tuple[InferenceService, InferenceServiceStatus | None]:
+        meta = raw["metadata"]
+        known = self._parsed.get(key)
+        if known is not None and known[:2] == (meta["uid"], meta["generation"]):
+            service = known[2]
+        else:
+            service = InferenceService.from_manifest({k: v for k, v in raw.items() if k != "status"})
+            self._parsed[key] = (meta["uid"], meta["generation"], service)
+        status = raw.get("status")
+        return service, InferenceServiceStatus.from_manifest(status) if status else None
+
+    def _observe(
+        self,
+        key: ServiceKey,
+        raw: dict[str, Any],
+        *,
+        service: InferenceService,
+        status: InferenceServiceStatus | None,
+        facts: Any,
+    ) -> Observed:
+        self._cache.forget_unlabelled(key, older_than_s=UNLABELLED_S)
+        children = self._cache.children(key)
+        self._conflicts.keep_only(key, children)
+        return Observed(
+            now_s=time.time(),
+            service=service,
+            meta=ServiceMeta.parse(raw),
+            status=status,
+            children=children,
+            pods=tuple(
+                replace(pod, info=info) if (info := self._pod_infos.of(key, pod)) is not None else pod
+                for pod in self._cache.pods(key)
+            ),
+            nodes=self._cache.nodes(),
+            conflicts=self._conflicts.of(key),
+            facts=facts,
+        )
+
+    # doing
+
+    async def _carry_out(
+        self,
+        key: ServiceKey,
+        raw: dict[str, Any],
+        what: Plan,
+        *,
+        status: InferenceServiceStatus | None,
+        urgent_done: Callable[[], None],
+    ) -> Result:
+        if what.status_first and not await self._status_writer.write(key, raw, what.status, first=True):
+            return Result(look_again=True)
+        run = _Run()
+        applies, urgent = list(what.apply), _urgent_count(what.apply)
+        for index, action in enumerate(applies):
+            if index == urgent:
+                urgent_done()
+            if run.looks_again or (run.step_failed and action.status_first):
+                break
+            await self._attempt(run, key, action, self._writer.apply(key, action, status=status))
+        urgent_done()
+        for gone in what.delete:
+            if run.looks_again or (run.step_failed and gone.status_first):
+                break
+            await self._attempt(run, key, gone, self._writer.delete(key, gone, priority=1))
+        if run.looks_again:
+            return Result(look_again=True)
+        if not what.status_first and not await self._status_writer.write(key, raw, what.status):
+            return Result(look_again=True)
+        for event in what.events:
+            self._events.post(raw, event)
+        return Result(
+            requeue_after_s=what.requeue_after_s,
+            look_again=run.moved,
+            failed=run.failed,
+        )
+
+    async def _attempt(
+        self, run: _Run, key: ServiceKey, action: Apply | Delete, call: Awaitable[Outcome]
+    ) -> None:
+        """One that fails does not stop the others, except where a step of a transition hangs on it."""
+        try:
+            run.note(await call)
+        except FenceLost:
+            raise
+        except ApiError as error:
+            run.failed = True
+            run.step_failed = run.step_failed or action.status_first
+            log.warning(
+                "action failed", kind=action.kind, name=action.name, service=key.name,
+                namespace=key.namespace, error=str(error),
+            )  # fmt: skip
+            if isinstance(error, Rejected) and (raw := self._cache.service(key)) is not None:
+                message = f"{action.kind} {action.name}: {error.message}"
+                self._events.post(raw, Event(type="Warning", reason="ApplyRejected", message=message))
+
+    async def _refuse(self, key: ServiceKey, raw: dict[str, Any], error: ValidationError) -> Result:
+        """A spec that got past the API server's schema (an older CRD, a client that switched validation
+        off)."""
+        status, event = invalid_spec_status(raw, error, now_s=time.time())
+        written = await self._status_writer.write_raw(key, raw, status)
+        if written and event is not None:
+            self._events.post(raw, event)
+            log.warning("spec is refused", service=key.name, namespace=key.namespace, error=event.message)
+        return Result(look_again=not written)
+
+
+class _Run:
+    """What happened so far in one reconcile."""
+
+    __slots__ = ("failed", "looks_again", "moved", "step_failed")
+
+    def __init__(self) -> None:
+        self.moved = self.looks_again = self.failed = self.step_failed = False
+
+    def note(self, outcome: Outcome) -> None:
+        self.moved = self.moved or outcome in (Outcome.WROTE, Outcome.LEARNED)
+        self.looks_again = self.looks_again or outcome is Outcome.LOOK_AGAIN
+
+
+def _urgent_count(applies: tuple[Apply, ...]) -> int:
+    """How many of the applies, from the front, a pod of the engine needs to exist."""
+    return next((i for i, a in enumerate(applies) if a.kind not in URGENT_KINDS), len(applies))
