@@ -1,8 +1,21 @@
-"""What both sides share, pure: latency targets, checkpoint facts, model uris, the time constants of a drain.
+"""What both sides share, pure: latency targets, checkpoint facts and fit, model uris, the times of a drain.
 
 Imported by the operator and by the runtime, which do not know each other. It does no I/O and reads no clock.
 """
 
+from paceline_core.checkpoint import (
+    BUNDLED_FACTS,
+    NOT_QUANTIZED,
+    CheckpointFacts,
+    FileFormat,
+    QuantizationFacts,
+    WeightsName,
+    file_format_of,
+    weights_bytes_of_header,
+    weights_bytes_of_index,
+)
+from paceline_core.drain import GATE_ACCEPT_S, QUIET_S, SLACK_S, TEARDOWN_S, UNROUTING_BOUND_S
+from paceline_core.fit import EngineSetup, Refusal, possible_tensor_parallel_sizes, refusals
 from paceline_core.latency import (
     CLIENT_ERROR_STATUS,
     LatencyTarget,
@@ -11,12 +24,48 @@ from paceline_core.latency import (
     TargetsError,
     judge_status,
 )
+from paceline_core.uri import (
+    BUNDLED_NAMES,
+    BundledUri,
+    ClaimUri,
+    HubUri,
+    ModelUri,
+    S3Uri,
+    UriError,
+    parse_uri,
+)
 
 __all__ = [
+    "BUNDLED_FACTS",
+    "BUNDLED_NAMES",
     "CLIENT_ERROR_STATUS",
+    "GATE_ACCEPT_S",
+    "NOT_QUANTIZED",
+    "QUIET_S",
+    "SLACK_S",
+    "TEARDOWN_S",
+    "UNROUTING_BOUND_S",
+    "BundledUri",
+    "CheckpointFacts",
+    "ClaimUri",
+    "EngineSetup",
+    "FileFormat",
+    "HubUri",
     "LatencyTarget",
+    "ModelUri",
     "Outcome",
+    "QuantizationFacts",
+    "Refusal",
+    "S3Uri",
     "Targets",
     "TargetsError",
+    "UriError",
+    "WeightsName",
+    "file_format_of",
     "judge_status",
+    "parse_uri",
+    "possible_tensor_parallel_sizes",
+    "refusals",
+    "weights_bytes_of_header",
+    "weights_bytes_of_index",
 ]

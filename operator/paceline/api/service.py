@@ -35,14 +35,14 @@ class InferenceServiceSpec(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                cel="!self.model.uri.startsWith('bundled://') || 9 % self.scaling.tensorParallelSize == 0",
+                cel="!self.model.uri.startsWith('bundled://') || self.scaling.tensorParallelSize in [1, 3]",
                 field_path=".scaling.tensorParallelSize",
                 message="spec.scaling.tensorParallelSize: it must divide the 9 attention heads of the "
                 "bundled model: write 1, 3 or 9",
             ),
             Rule(
                 cel="!self.model.uri.startsWith('bundled://') || "
-                "self.scaling.allowedTensorParallelSizes.all(size, 9 % size == 0)",
+                "self.scaling.allowedTensorParallelSizes.all(size, size in [1, 3])",
                 field_path=".scaling.allowedTensorParallelSizes",
                 message="spec.scaling.allowedTensorParallelSizes: each must divide the 9 attention heads of "
                 "the bundled model: write 1, 3 or 9",
@@ -73,12 +73,11 @@ class InferenceServiceSpec(ApiModel):
                 "larger maxModelTokens'",
             ),
             Rule(
-                cel=f"self.slo.latencyClasses.all(c, c.timeToFirstToken.thresholdMilliseconds + "
-                f"c.timeToFirstToken.perThousandPromptTokensMilliseconds * "
-                f"(has(c.maxPromptTokens) && c.maxPromptTokens < {_PROMPT_LIMIT} ? c.maxPromptTokens : "
-                f"{_PROMPT_LIMIT})"
-                f" / 1000 + self.admission.maxOutputTokens * c.timePerOutputToken.thresholdMilliseconds "
-                f"<= self.admission.maxRequestSeconds * 1000)",
+                cel="self.slo.latencyClasses.all(c, c.timeToFirstToken.thresholdMilliseconds + "
+                "c.timeToFirstToken.perThousandPromptTokensMilliseconds * (has(c.maxPromptTokens) && "
+                f"c.maxPromptTokens < {_PROMPT_LIMIT} ? c.maxPromptTokens : {_PROMPT_LIMIT}) / 1000 + "
+                "self.admission.maxOutputTokens * c.timePerOutputToken.thresholdMilliseconds <= "
+                "self.admission.maxRequestSeconds * 1000)",
                 field_path=".admission.maxRequestSeconds",
                 message="spec.admission.maxRequestSeconds: a request may meet its targets in "
                 "spec.slo.latencyClasses and still be cut off (TTFT target + maxOutputTokens × TPOT target "
@@ -171,7 +170,7 @@ class InferenceService(ApiModel):
         json_schema_extra=rules(
             Rule(
                 cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-                message=f"metadata.name: the names of the pods are made from it: write at most "
+                message="metadata.name: the names of the pods are made from it: write at most "
                 f"{MAX_NAME_LENGTH} characters",
             ),
             Rule(
