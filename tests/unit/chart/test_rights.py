@@ -25,8 +25,8 @@ def rights_of(rules: Rendered) -> Iterator[Right]:
                     yield group, resource, verb
 
 
-def cluster_rights(render: Render) -> set[Right]:
-    role = next(body for body in render() if body["kind"] == "ClusterRole")
+def cluster_rights(render: Render, *settings: str) -> set[Right]:
+    role = next(body for body in render(*settings) if body["kind"] == "ClusterRole")
     rights = list(rights_of(role["rules"]))
     assert len(rights) == len(set(rights)), "a right is given twice"
     return set(rights)
@@ -38,11 +38,18 @@ def wanted() -> Iterator[Right]:
     for resource in (resources.POD, resources.NODE, resources.INFERENCE_SERVICE):
         yield from ((resource.group, resource.plural, verb) for verb in READ)
     yield ("paceline.dev", "inferenceservices/status", "patch")
-    yield from (("", "events", verb) for verb in ("create", "patch"))
+    # kopf's own: it hears of kinds that come and go.
+    yield from (("apiextensions.k8s.io", "customresourcedefinitions", verb) for verb in ("list", "watch"))
+    yield from (("", "events", verb) for verb in ("get", "create", "patch"))
 
 
 def test_the_operator_holds_what_it_uses_and_nothing_more(render: Render) -> None:
     assert cluster_rights(render) == set(wanted())
+
+
+def test_secrets_are_read_only_where_that_was_asked_for(render: Render) -> None:
+    gained = cluster_rights(render, "hub.readTokens=true") - cluster_rights(render)
+    assert gained == {("", "secrets", "get")}
 
 
 def test_the_operator_holds_every_right_that_it_grants_to_a_router(render: Render) -> None:

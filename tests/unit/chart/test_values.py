@@ -17,7 +17,11 @@ MISTAKES = {
     "no-operator": ("operator.replicas=0", "/operator/replicas"),
     "more-than-two-only-wait": ("operator.replicas=3", "/operator/replicas"),
     "not-a-number": ("operator.replicas=two", "/operator/replicas"),
-    "unknown-log-level": ("operator.logLevel=verbose", "/operator/logLevel"),
+    "no-way-to-tell-prometheus": (
+        "prometheus.podLabels.app\\.kubernetes\\.io/name=null",
+        "/prometheus/podLabels",
+    ),
+    "not-a-url": ("hub.endpoint=huggingface.co", "/hub/endpoint"),
     "negative-time": ("operator.foreignWriterGraceSeconds=-1", "/operator/foreignWriterGraceSeconds"),
     "not-a-boolean": ("operator.networkPolicy.enabled=yes", "/operator/networkPolicy/enabled"),
     "not-a-quantity": ("operator.resources.limits.memory=1GB", "/operator/resources/limits/memory"),
