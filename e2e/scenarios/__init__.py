@@ -1,0 +1,1 @@
+"""What must hold on a real cluster: each module is one promise, told as scenarios under load."""

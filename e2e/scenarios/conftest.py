@@ -1,0 +1,142 @@
+"""The stage of every scenario: one cluster with Paceline installed, a namespace for each test, results written down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e import helm
+from e2e.cluster.layout import Layout
+from e2e.cluster.local import LocalCluster
+from e2e.scenarios.chart import Chart
+from e2e.scenarios.kubectl import Kubectl
+from e2e.scenarios.tenant import Operator, Tenant
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "e2e" / "results"
+SYSTEM = "paceline-system"
+ALIAS = "next"
+"""A second tag of the same images: what an upgrade and a change of image go to."""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> LocalCluster:
+    cluster = LocalCluster(Layout.from_environment())
+    cluster.up(None)
+    cluster.ensure_images(("operator", "router"))
+    for name in ("operator", "router"):
+        cluster.tag(name, ALIAS)
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def kubectl(cluster: LocalCluster) -> Kubectl:
+    program, _, kubeconfig = cluster.kubectl_words()
+    return Kubectl(program=Path(program), kubeconfig=Path(kubeconfig), namespace="default")
+
+
+@pytest.fixture(scope="session")
+def chart(cluster: LocalCluster, kubectl: Kubectl) -> Chart:
+    """Paceline, installed."""
+    chart = Chart(
+        helm=helm.installed(cluster.layout.kubeconfig),
+        release="paceline",
+        namespace=SYSTEM,
+        values={"images.tag": "dev"},
+    )
+    chart.install({})
+    # The image may be new under the same tag, which Helm cannot see.
+    system = kubectl.in_namespace(SYSTEM)
+    system.run("rollout", "restart", "deployment/paceline-operator")
+    system.run("rollout", "status", "deployment/paceline-operator", "--timeout=120s", timeout_s=130)
+    return chart
+
+
+@pytest.fixture
+def operator(chart: Chart, kubectl: Kubectl) -> Operator:
+    return Operator(kubectl=kubectl.in_namespace(chart.namespace), deployment="paceline-operator")
+
+
+@pytest.fixture
+def tenant(operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Tenant]:
+    """An empty namespace that admits only restricted pods; gone with everything in it after the test."""
+    namespace = f"tenant-{time.time_ns() % 10**9:09d}"
+    kubectl.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": namespace,
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+    )
+    tenant = Tenant(kubectl=kubectl.in_namespace(namespace), name="chat")
+    yield tenant
+    if request.session.testsfailed:
+        _show(tenant, operator)
+    kubectl.run("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+
+
+@pytest.fixture
+def emulated() -> Callable[..., dict[str, Any]]:
+    """The example of an emulated engine as a manifest of the tenant's service, with a shape of the caller's."""
+
+    def manifest(*, replicas: int, **spec: dict[str, Any]) -> dict[str, Any]:
+        service: dict[str, Any] = yaml.safe_load(
+            (ROOT / "examples" / "emulated.yaml").read_text(encoding="utf-8")
+        )
+        service["metadata"] = {"name": "chat"}
+        service["spec"]["model"].pop("servedNames", None)
+        service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
+        service["spec"]["runtime"]["emulation"] = {"stepMilliseconds": 20, "startSeconds": 2}
+        service["spec"].setdefault("admission", {})["maxRequestSeconds"] = 60
+        for key, value in spec.items():
+            service["spec"][key] = {**service["spec"].get(key, {}), **value}
+        return service
+
+    return manifest
+
+
+@pytest.fixture
+def record_scenario(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Append what a scenario saw to e2e/results/, with the commit; the documents' figures come from there."""
+
+    def record(**figures: float | int | str) -> None:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        RESULTS.mkdir(exist_ok=True)
+        line = json.dumps(
+            {"scenario": request.node.name, "commit": commit, "at": time.strftime("%F %T"), **figures}
+        )
+        module = Path(str(request.node.path)).stem.removeprefix("test_")
+        with (RESULTS / f"{module}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        print(line)
+
+    return record
+
+
+def _show(tenant: Tenant, operator: Operator) -> None:
+    """What one would look at first."""
+    looks = (
+        (tenant.kubectl, ("get", "inferenceservices", "-o", "yaml")),
+        (tenant.kubectl, ("get", "pods", "-o", "wide")),
+        (tenant.kubectl, ("get", "events", "--sort-by=.lastTimestamp")),
+        (operator.kubectl, ("get", "pods")),
+        (operator.kubectl, ("logs", "deployment/paceline-operator", "--tail=60")),
+    )
+    for kubectl, words in looks:
+        print("$ kubectl", *words)
+        try:
+            print(kubectl.run(*words)[-6000:])
+        except Exception as error:
+            print(error)

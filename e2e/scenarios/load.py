@@ -1,0 +1,84 @@
+"""Open-loop load beside a scenario: it runs in a thread of its own, so that the scenario may block on kubectl."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from e2e.load import Load, OpenLoop, Record
+from e2e.scenarios.kubectl import wait_for
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of every request that was sent."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def requests(self) -> int:
+        return len(self.records)
+
+    @property
+    def failures(self) -> list[str]:
+        """One line for each failed request, with the moment it was sent."""
+        return [f"{r.scheduled_s:.1f} s: {r.failure}" for r in self.records if r.failure is not None]
+
+
+class Background:
+    """One load on one endpoint, from entering :meth:`running` until it is left and every answer was read."""
+
+    def __init__(self, url: str, *, model: str, load: Load) -> None:
+        self._url = url
+        self._model = model
+        self._load = load
+        self._loop = asyncio.new_event_loop()
+        self._open: OpenLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._started = threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[Background]:
+        thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),), daemon=True)
+        thread.start()
+        self._started.wait(timeout=10)
+        try:
+            yield self
+        finally:
+            assert self._stop is not None
+            self._loop.call_soon_threadsafe(self._stop.set)
+            thread.join(timeout=self._load.timeout_s + 10)
+
+    def until(self, *, requests: int, timeout_s: float) -> None:
+        """Wait until that many requests have ended."""
+        assert self._open is not None
+        open_loop = self._open
+        wait_for(f"{requests} requests", lambda: open_loop.live().ended >= requests, timeout_s=timeout_s)
+
+    def outcome(self) -> Outcome:
+        assert self._open is not None
+        return Outcome(tuple(self._open.records))
+
+    async def _run(self) -> None:
+        self._stop = asyncio.Event()
+        self._open = OpenLoop(self._url, model=self._model, load=self._load)
+        async with self._open.running():
+            self._started.set()
+            await self._stop.wait()
+
+
+def first_success_after(url: str, *, model: str, timeout_s: float) -> float:
+    """Seconds until a small request succeeds, asked again every 100 ms."""
+    started_s = time.monotonic()
+
+    def succeeds() -> bool:
+        loop = OpenLoop(url, model=model, load=Load(rate_per_s=100, max_tokens=(1, 1), timeout_s=2))
+        summary = asyncio.run(loop.run(duration_s=0.02))
+        return summary.requests > 0 and summary.failed == 0
+
+    wait_for("a successful request", succeeds, timeout_s=timeout_s, every_s=0.1)
+    return time.monotonic() - started_s

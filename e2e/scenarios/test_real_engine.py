@@ -1,0 +1,89 @@
+"""The same promises with stock vLLM and real weights: SmolLM2-135M on this machine's CPU, one request a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.cluster.local import LocalCluster
+from e2e.load import Load
+from e2e.scenarios.conftest import ROOT
+from e2e.scenarios.disturbances import (
+    Disturbance,
+    KillNowAndThen,
+    change_image,
+    change_tensor_parallel_size,
+    delete_one_pod,
+    roll_router,
+    scale_up_and_down,
+)
+from e2e.scenarios.load import Background
+from e2e.scenarios.tenant import Operator, Tenant
+
+pytestmark = pytest.mark.slow
+
+REQUESTS_AT_LEAST = 500
+START_S = 420
+"""Three engines that start at once share two cores: minutes, not seconds."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _images(cluster: LocalCluster) -> None:
+    cluster.ensure_images(("runtime-cpu",))
+    cluster.tag("runtime-cpu", "next")
+
+
+@pytest.fixture
+def smollm2() -> Callable[..., dict[str, Any]]:
+    def manifest(*, replicas: int) -> dict[str, Any]:
+        service: dict[str, Any] = yaml.safe_load(
+            (ROOT / "examples" / "smollm2.yaml").read_text(encoding="utf-8")
+        )
+        service["metadata"] = {"name": "chat"}
+        service["spec"]["model"].pop("servedNames", None)
+        service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
+        service["spec"].setdefault("admission", {})["maxRequestSeconds"] = 120
+        return service
+
+    return manifest
+
+
+@pytest.mark.parametrize(
+    ("replicas", "disturb"),
+    [
+        pytest.param(1, scale_up_and_down, id="scale-1-3-1"),
+        pytest.param(2, change_image, id="new-image"),
+        pytest.param(1, change_tensor_parallel_size, id="tp-1-3-1"),
+        pytest.param(2, delete_one_pod, id="delete-one-of-two-pods"),
+        pytest.param(2, roll_router, id="roll-the-router"),
+    ],
+)
+def test_no_request_to_a_real_engine_is_lost(
+    tenant: Tenant,
+    operator: Operator,
+    smollm2: Callable[..., dict[str, Any]],
+    replicas: int,
+    disturb: Disturbance,
+    record_scenario: Callable[..., None],
+) -> None:
+    tenant.apply(smollm2(replicas=replicas))
+    tenant.settle(timeout_s=START_S)
+    load = Background(
+        tenant.base_url(),
+        model=tenant.name,
+        load=Load(rate_per_s=1, max_tokens=(16, 32), ignore_eos=True, timeout_s=120),
+    )
+    with load.running():
+        time.sleep(5)
+        with KillNowAndThen(operator, every_s=20) as killer:
+            disturb(tenant, START_S)
+            tenant.settle(timeout_s=START_S)
+        load.until(requests=REQUESTS_AT_LEAST, timeout_s=REQUESTS_AT_LEAST * 2)
+    outcome = load.outcome()
+    record_scenario(requests=outcome.requests, failed=len(outcome.failures), operator_kills=killer.kills)
+    assert outcome.requests >= REQUESTS_AT_LEAST
+    assert outcome.failures == []
