@@ -1,0 +1,221 @@
+"""Images built by buildah without a Docker engine, a registry or a daemon.
+
+Called by ``images`` and ``up``. The result of each image lies in one OCI layout on disk, from which
+:mod:`e2e.cluster.node_images` hands a node the layers that it lacks. It must not build what is current.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from e2e.cluster import binaries
+from e2e.cluster.errors import ClusterError
+from e2e.cluster.image_specs import BASE, ImageSpec, image_specs
+from e2e.cluster.layout import REPOSITORY, Layout
+from e2e.cluster.packages import BUILD_PACKAGES, ensure_packages
+from e2e.cluster.progress import say, step
+from e2e.cluster.shell import run, run_logged, succeeds
+
+DEBIAN_SUITE = "bookworm"
+DEBIAN_MIRROR = "http://deb.debian.org/debian"
+BUILD_TIMEOUT_S = 3600
+
+_HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_PACKAGE_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX")
+_DROPPED_FROM_BASE = (
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "var/log",
+)
+
+
+@dataclass
+class Builder:
+    """Builds and exports images; one at a time on a machine (a lock file holds the others)."""
+
+    layout: Layout
+
+    @property
+    def oci_layout(self) -> Path:
+        return self.layout.images / "oci"
+
+    @cached_property
+    def specs(self) -> dict[str, ImageSpec]:
+        return image_specs(self.layout)
+
+    def ensure(self, names: Sequence[str]) -> None:
+        """Build and export every image of ``names`` that is not current, and the base if one needs it."""
+        unknown = [name for name in names if name not in self.specs]
+        if unknown:
+            raise ClusterError(f"no image {', '.join(unknown)}; there are {', '.join(self.specs)}")
+        with self._lock():
+            needs_base = any(self.specs[name].needs_base for name in names)
+            wanted = [name for name in self.specs if name in names or (needs_base and name == BASE)]
+            for name in wanted:
+                self._ensure_one(self.specs[name])
+
+    def _ensure_one(self, spec: ImageSpec) -> None:
+        self._prepare(spec)
+        key = spec.key(base_key=self._built_key(BASE))
+        if self._built_key(spec.name) == key:
+            return
+        ensure_packages(BUILD_PACKAGES, self.layout)
+        log = self.layout.images / "logs" / f"{spec.name}.log"
+        with step(f"building image {spec.reference} (log in {log})"):
+            run_logged(self._bud(spec), log=log, timeout_s=BUILD_TIMEOUT_S)
+        with step(f"exporting image {spec.reference}"):
+            destination = f"oci:{self.oci_layout}:{spec.name}"
+            push = (
+                "push",
+                "--quiet",
+                "--disable-compression",
+                "--format",
+                "oci",
+                spec.reference,
+                destination,
+            )
+            run(*self._buildah(), *push, timeout_s=BUILD_TIMEOUT_S)
+        self._keys.mkdir(parents=True, exist_ok=True)
+        (self._keys / spec.name).write_text(key)
+        self._drop_unreferenced_blobs()
+
+    @property
+    def _keys(self) -> Path:
+        return self.layout.images / "keys"
+
+    def _built_key(self, name: str) -> str:
+        path = self._keys / name
+        return path.read_text() if path.exists() else ""
+
+    def _prepare(self, spec: ImageSpec) -> None:
+        """Make what the image's contexts hold, where that is ours to make."""
+        if spec.name == BASE:
+            self._ensure_base_system()
+        elif spec.name == "pause":
+            self._ensure_busybox(spec.contexts["programs"])
+        elif spec.name in binaries.POD_PROGRAMS:
+            binaries.own_program(spec.name).ensure(self.layout)
+
+    def _bud(self, spec: ImageSpec) -> list[str | Path]:
+        words: list[str | Path] = [
+            "nice", *self._buildah(), "bud", "--isolation", "chroot", "--layers", "--format", "oci",
+            "--pull=never", "--file", spec.dockerfile, "--tag", spec.reference,
+        ]  # fmt: skip
+        if spec.needs_base:
+            words += ["--build-arg", f"BASE_IMAGE={self.specs[BASE].reference}"]
+        for name, folder in spec.contexts.items():
+            words += ["--build-context", f"{name}={folder}"]
+        words += self._package_access()
+        words.append(self._base_context if spec.name == BASE else REPOSITORY)
+        return words
+
+    def _package_access(self) -> list[str | Path]:
+        """What lets a build step reach the package indexes as this machine does."""
+        words: list[str | Path] = []
+        if _HOST_CERTIFICATES.exists():
+            words += ["--volume", f"{_HOST_CERTIFICATES}:{_HOST_CERTIFICATES}:ro"]
+            words += ["--build-arg", f"SSL_CERT_FILE={_HOST_CERTIFICATES}"]
+        for setting in _PACKAGE_SETTINGS:
+            if value := os.environ.get(setting):
+                words += ["--build-arg", f"{setting}={value}"]
+        uv_cache = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
+        if uv_cache.is_dir():
+            words += ["--volume", f"{uv_cache}:/root/.cache/uv"]
+        return words
+
+    def _buildah(self) -> tuple[str | Path, ...]:
+        return (
+            "buildah", "--root", self.layout.images / "storage", "--runroot", Path("/run/paceline-buildah"),
+            "--storage-driver", self._storage_driver,
+        )  # fmt: skip
+
+    @cached_property
+    def _storage_driver(self) -> str:
+        """overlay where the file system carries it: a 4 GB image is minutes faster than on vfs."""
+        probe = ("buildah", "--root", self.layout.images / "storage", "--runroot", "/run/paceline-buildah")
+        if succeeds(*probe, "--storage-driver", "overlay", "info"):
+            return "overlay"
+        say("buildah cannot use overlay here: vfs instead, which is slow and large")
+        return "vfs"
+
+    @property
+    def _base_context(self) -> Path:
+        return self.layout.images / "base"
+
+    def _ensure_base_system(self) -> None:
+        archive = self._base_context / "rootfs.tar"
+        if archive.exists():
+            return
+        ensure_packages(BUILD_PACKAGES, self.layout)
+        root = self._base_context / "rootfs"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(parents=True)
+        log = self.layout.images / "logs" / "debootstrap.log"
+        with step(f"making Debian {DEBIAN_SUITE}'s minimal system (once; log in {log})"):
+            run_logged(
+                ["nice", "debootstrap", "--variant=minbase", "--include=python3,ca-certificates",
+                 DEBIAN_SUITE, root, DEBIAN_MIRROR],
+                log=log,
+                timeout_s=1800,
+            )  # fmt: skip
+            for path in _DROPPED_FROM_BASE:
+                shutil.rmtree(root / path)
+                (root / path).mkdir()
+            making = archive.with_suffix(".making")
+            with tarfile.open(making, "w") as tar:
+                tar.add(root, arcname=".", filter=_without_devices)
+            making.rename(archive)
+            shutil.rmtree(root)
+
+    @staticmethod
+    def _ensure_busybox(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = shutil.which("busybox")
+        if found is None:
+            raise ClusterError("busybox is not installed: apt-get install busybox-static")
+        if not (folder / "busybox").exists():
+            shutil.copy(found, folder / "busybox")
+
+    def _drop_unreferenced_blobs(self) -> None:
+        """The layout only ever grows by itself: forget the layers of former builds."""
+        blobs = self.oci_layout / "blobs" / "sha256"
+        kept: set[str] = set()
+        for manifest in json.loads((self.oci_layout / "index.json").read_text())["manifests"]:
+            digest = manifest["digest"].removeprefix("sha256:")
+            content = json.loads((blobs / digest).read_text())
+            kept |= {
+                digest,
+                *(d["digest"].removeprefix("sha256:") for d in (content["config"], *content["layers"])),
+            }
+        for blob in blobs.iterdir():
+            if blob.name not in kept:
+                blob.unlink()
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.layout.images.mkdir(parents=True, exist_ok=True)
+        with (self.layout.images / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("another build of images is running: waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _without_devices(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """/dev is the container runtime's; a device node inside an image is only a liability."""
+    return None if member.isdev() and not member.isfile() else member
