@@ -19,13 +19,14 @@ from paceline.controller.api_client import ApiClient
 from paceline.controller.errors import AlreadyExists, ApiError, NotFound
 from paceline.controller.instruments import Instruments
 from paceline.controller.resources import EVENT, INFERENCE_SERVICE
+from paceline.controller.status_writer import STATUS_PRIORITY
 from paceline.controller.turnstile import Turnstile
 from paceline.fleet import Event
 
 log = structlog.get_logger()
 
 BACKLOG = 1000
-EVENT_PRIORITY = 4
+EVENT_PRIORITY = STATUS_PRIORITY + 10
 COMPONENT = "paceline-operator"
 MESSAGE_LIMIT = 1024
 """The API server refuses a longer message."""
@@ -86,14 +87,16 @@ class EventRecorder:
             await self._count_on(post, name=body["metadata"]["name"])
 
     async def _count_on(self, post: _Post, *, name: str) -> None:
+        """Two patches and no read: the answer to the first has the count."""
         try:
-            known = await self._client.get(EVENT, namespace=post.namespace, name=name)
+            known = await self._client.merge(
+                EVENT, {"lastTimestamp": post.at}, namespace=post.namespace, name=name
+            )
+            count = int(known.get("count") or 1) + 1
+            await self._client.merge(EVENT, {"count": count}, namespace=post.namespace, name=name)
         except NotFound:
             # It expired between the two calls.
             await self._client.create(EVENT, self._body(post))
-            return
-        patch = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": post.at}
-        await self._client.merge(EVENT, patch, namespace=post.namespace, name=name)
 
     def _body(self, post: _Post) -> dict[str, Any]:
         event = post.event

@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz of the operator. Nothing here changes anything.
+"""/metrics, /healthz (also /livez) and /readyz of the operator. Nothing here changes anything.
 
 A replica that waits for the lease is healthy and ready: it does its job, and a roll-out must be able to go
 on.
@@ -35,7 +35,8 @@ class OpsServer:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", self._probe(self._is_healthy))
+        for path in ("/healthz", "/livez"):
+            app.router.add_get(path, self._probe(self._is_healthy))
         app.router.add_get("/readyz", self._probe(self._is_ready))
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()

@@ -156,17 +156,7 @@ class OperatorProcess:
             instruments=self._instruments,
             settings=lambda: self._fleet_settings(sweep),
         )
-        watch = Watch(
-            connection,
-            cache=self._cache,
-            wanted=self._want,
-            instruments=self._instruments,
-            namespaces=self._settings.namespaces,
-            with_nodes=sweep.nodes_allowed,
-            on_started=self._catch_signals,
-        )
-        watch_stop = asyncio.Event()
-        watching = asyncio.create_task(watch.run(stop=watch_stop), name="watch")
+        watching = asyncio.create_task(self._watch(connection, sweep), name="watch")
         others = [
             asyncio.create_task(
                 _Workers(self._queue, reconciler, self._instruments, self._settings).run(), name="workers"
@@ -183,12 +173,39 @@ class OperatorProcess:
                 task.result()
                 raise RuntimeError(f"{task.get_name()} ended before the process was told to")
         finally:
-            watch_stop.set()
+            self._stop.set()
             for task in (*others, stopping):
                 task.cancel()
             await asyncio.wait({watching, *others}, timeout=2 * GRACE_S)
             await infos.close()
             await facts.close()
+
+    async def _watch(self, connection: Connection, sweep: Sweep) -> None:
+        """Until the process stops; begun anew when the API server learns or forgets a kind."""
+        while not self._stop.is_set():
+            watch = Watch(
+                connection,
+                cache=self._cache,
+                wanted=self._want,
+                instruments=self._instruments,
+                namespaces=self._settings.namespaces,
+                resources=sweep.kinds,
+                on_started=self._catch_signals,
+            )
+            stop_watch = asyncio.Event()
+            sweep.kinds_changed.clear()
+            watching = asyncio.create_task(watch.run(stop=stop_watch))
+            reasons = [asyncio.create_task(one.wait()) for one in (self._stop, sweep.kinds_changed)]
+            try:
+                await asyncio.wait({watching, *reasons}, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    watching.result()
+                    raise RuntimeError("the watches ended before the process was told to")
+                stop_watch.set()
+                await watching
+            finally:
+                for task in (watching, *reasons):
+                    task.cancel()
 
     def _fleet_settings(self, sweep: Sweep) -> FleetSettings:
         fleet = self._settings.fleet

@@ -28,14 +28,14 @@ from paceline.controller.status_writer import StatusWriter
 from paceline.controller.work_queue import ServiceKey
 from paceline.controller.writer import Outcome, Writer
 from paceline.fleet import Apply, Delete, Event, Observed, Plan, ServiceMeta, Settings, plan
+from paceline.fleet.manifests import AFTER_ENGINES, ENGINES
+from paceline_core.checkpoint import CheckpointFacts
 
 log = structlog.get_logger()
 
 UNLABELLED_S = 50.0
 """How long an object in the way that no watch tells of is believed to be there: a little less than a
 resync."""
-
-URGENT_KINDS = frozenset({"ServiceAccount", "ConfigMap", "Deployment"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Reconciler:
             service, status = self._parse(key, raw)
         except ValidationError as error:
             return await self._refuse(key, raw, error)
-        facts = self._facts.lookup(service, namespace=key.namespace)
+        facts = self._facts.lookup(key, service)
         if facts.pending_s is not None:
             return Result(requeue_after_s=facts.pending_s)
         observed = self._observe(key, raw, service=service, status=status, facts=facts.facts)
@@ -124,7 +124,7 @@ class Reconciler:
         *,
         service: InferenceService,
         status: InferenceServiceStatus | None,
-        facts: Any,
+        facts: CheckpointFacts | None,
     ) -> Observed:
         self._cache.forget_unlabelled(key, older_than_s=UNLABELLED_S)
         children = self._cache.children(key)
@@ -169,7 +169,7 @@ class Reconciler:
         for gone in what.delete:
             if run.looks_again or (run.step_failed and gone.status_first):
                 break
-            await self._attempt(run, key, gone, self._writer.delete(key, gone, priority=1))
+            await self._attempt(run, key, gone, self._writer.delete(key, gone, priority=AFTER_ENGINES))
         if run.looks_again:
             return Result(look_again=True)
         if not what.status_first and not await self._status_writer.write(key, raw, what.status):
@@ -227,4 +227,4 @@ class _Run:
 
 def _urgent_count(applies: tuple[Apply, ...]) -> int:
     """How many of the applies, from the front, a pod of the engine needs to exist."""
-    return next((i for i, a in enumerate(applies) if a.kind not in URGENT_KINDS), len(applies))
+    return next((i for i, action in enumerate(applies) if action.priority > ENGINES), len(applies))

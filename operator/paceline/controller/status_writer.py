@@ -20,10 +20,11 @@ from paceline.controller.instruments import Instruments
 from paceline.controller.resources import INFERENCE_SERVICE
 from paceline.controller.turnstile import Turnstile
 from paceline.controller.work_queue import ServiceKey
+from paceline.fleet.manifests import AFTER_ENGINES, ENGINES
 
 log = structlog.get_logger()
 
-STATUS_PRIORITY = 3
+STATUS_PRIORITY = AFTER_ENGINES + 10
 """After the children of the service: people read it later than pods start."""
 
 
@@ -50,7 +51,7 @@ class StatusWriter:
         patch = merge_patch(before, status)
         if not patch:
             return True
-        async with self._turnstile.turn(0 if first else STATUS_PRIORITY):
+        async with self._turnstile.turn(ENGINES if first else STATUS_PRIORITY):
             try:
                 live = await self._client.merge(
                     INFERENCE_SERVICE,

@@ -24,6 +24,7 @@ from paceline.controller.resources import (
     POD,
     POD_MONITOR,
     SERVICE_LABEL,
+    WATCHED,
     Resource,
 )
 from paceline.controller.watch import Wanted
@@ -48,8 +49,19 @@ class Sweep:
         self.pod_monitors_known = False
         """Whether the API server has the kind PodMonitor."""
 
-        self.nodes_allowed = True
-        """Whether we may read nodes; without, the fleet plans as if it knew none."""
+        self.kinds_changed = asyncio.Event()
+        """Set when `kinds` is not what it was."""
+
+        self._nodes_allowed = True
+
+    @property
+    def kinds(self) -> tuple[Resource, ...]:
+        """What can be watched here. Without the right to read nodes the fleet plans as if it knew none."""
+        absent = (
+            *(() if self.pod_monitors_known else (POD_MONITOR,)),
+            *(() if self._nodes_allowed else (NODE,)),
+        )
+        return tuple(resource for resource in WATCHED if resource not in absent)
 
     async def prime(self) -> None:
         """Fill the cache. Returns when it is complete; waits for our CRD if it is not there yet."""
@@ -64,7 +76,7 @@ class Sweep:
         try:
             await self._fill(NODE)
         except Rejected as error:
-            self.nodes_allowed = False
+            self._nodes_allowed = False
             log.warning("nodes cannot be read: cordons and node labels stay unknown", error=str(error))
         for key in self._cache.services():
             self._wanted(key, False)
@@ -73,7 +85,7 @@ class Sweep:
         """Sweep for ever."""
         await asyncio.sleep(FIRST_AFTER_S)
         while True:
-            for resource in (INFERENCE_SERVICE, *CHILDREN, POD, *((NODE,) if self.nodes_allowed else ())):
+            for resource in {*self.kinds, POD_MONITOR}:
                 try:
                     await self.sweep(resource)
                 except ApiError as error:
@@ -94,6 +106,7 @@ class Sweep:
                     raise
             if resource is POD_MONITOR and self.pod_monitors_known != (version != "0"):
                 self.pod_monitors_known = version != "0"
+                self.kinds_changed.set()
                 self._want_all()
             for name, uid in self._cache.missing_from(
                 resource, listed, namespace=namespace, version=int(version)

@@ -25,7 +25,6 @@ from paceline.controller.resources import (
     NODE,
     POD,
     SERVICE_LABEL,
-    WATCHED,
     Resource,
 )
 from paceline.controller.work_queue import ServiceKey
@@ -47,7 +46,7 @@ class Watch:
         wanted: Wanted,
         instruments: Instruments,
         namespaces: Sequence[str],
-        with_nodes: bool,
+        resources: Sequence[Resource],
         on_started: Callable[[], None],
     ) -> None:
         """`on_started` is called once kopf has put its own signal handlers in place, to put others there."""
@@ -57,7 +56,7 @@ class Watch:
         self._instruments = instruments
         self._namespaces = tuple(namespaces)
         self._on_started = on_started
-        self._resources = tuple(r for r in WATCHED if r is not NODE or with_nodes)
+        self._resources = tuple(resources)
 
     async def run(self, *, stop: asyncio.Event) -> None:
         """Until `stop`. Raises when a stream cannot go on."""
@@ -131,8 +130,8 @@ class Watch:
             settings.watching.label_selectors[resource.group, resource.version, resource.plural] = (
                 SERVICE_LABEL
             )
-        # With namespaces given, we may lack the right to read CRDs and namespaces, and need neither.
-        settings.scanning.disabled = bool(self._namespaces)
+        # No right to read CRDs is asked for: the sweep says when PodMonitors come.
+        settings.scanning.disabled = True
         settings.watching.chunk_size = 500
         settings.queueing.idle_timeout = 1.0
         settings.networking.connect_timeout = 5.0
