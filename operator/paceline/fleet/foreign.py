@@ -17,12 +17,12 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paceline.fleet.names import ANNOTATION_FOREIGN_WRITER, MANAGER
 from paceline.fleet.observed import Conflict, RawObject
-from paceline.fleet.timestamps import unix_s
+from paceline.fleet.timestamps import rfc3339, unix_s
 
 Step = str | tuple[tuple[str, Any], ...]
 """A field name, or the keys that pick one item of a list."""
@@ -46,6 +46,15 @@ class ForeignField:
         """As the API server writes it: `.spec.template.spec.containers[name="engine"].image`."""
         return path_text(self.path)
 
+    @property
+    def who(self) -> str:
+        return f"{self.kind} {self.name} {self.text} held by {self.manager}"
+
+    @property
+    def sentence(self) -> str:
+        """For the condition, in the form that `claim` reads back."""
+        return f"{self.who} since {rfc3339(self.since_s)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -66,12 +75,12 @@ def claim(
     live: RawObject,
     conflicts: Iterable[Conflict],
     annotations: Mapping[str, str],
-    held_since_s: Mapping[tuple[str, str], float],
+    told: str,
     now_s: float,
     grace_s: float,
 ) -> Claim:
-    """`held_since_s` by (child name, manager) is what the status remembers: a manager that writes its value
-    again and again renews its time in managedFields, and must not renew its grace with it."""
+    """`told` is the message of the last ForeignWriter condition. A manager that writes its value again and
+    again renews its time in managedFields; what was told before keeps the time of the first sight."""
     found = {one.path: one for one in foreign_fields(desired, live=live)}
     for conflict in conflicts:
         for path in _paths(desired):
@@ -84,13 +93,10 @@ def claim(
                     since_s=conflict.first_seen_s,
                     autoscaler=path == REPLICAS and _is_autoscaler(live, conflict.manager),
                 )
+    found = {path: _first_seen(one, told=told) for path, one in found.items()}
     keep = annotations.get(ANNOTATION_FOREIGN_WRITER) == "keep"
     reclaimed = tuple(
-        one
-        for one in found.values()
-        if not keep
-        and not one.autoscaler
-        and now_s - min(one.since_s, held_since_s.get((one.name, one.manager), one.since_s)) >= grace_s
+        one for one in found.values() if not keep and not one.autoscaler and now_s - one.since_s >= grace_s
     )
     body = copy.deepcopy(dict(desired))
     for one in found.values():
@@ -131,6 +137,27 @@ def foreign_replicas(live: RawObject) -> str | None:
         if _owns(entry.get("fieldsV1") or {}, REPLICAS):
             return str(entry.get("manager", "unknown"))
     return None
+
+
+def ignored_scale_writer(service_fields: Iterable[RawObject]) -> str | None:
+    """Who wrote `replicas` of the service itself through /scale."""
+    for entry in service_fields:
+        if entry.get("subresource") == "scale" and _owns(
+            entry.get("fieldsV1") or {}, ("spec", "scaling", "replicas")
+        ):
+            return str(entry.get("manager", "unknown"))
+    return None
+
+
+def _first_seen(one: ForeignField, *, told: str) -> ForeignField:
+    _, found, rest = told.partition(f"{one.who} since ")
+    if not found:
+        return one
+    try:
+        since_s = unix_s(rest.split(";")[0].strip())
+    except ValueError:
+        return one
+    return replace(one, since_s=min(one.since_s, since_s))
 
 
 def path_text(path: Path) -> str:

@@ -292,6 +292,9 @@ class Observed:
     facts: CheckpointFacts | None = field(default=None)
     """What the checkpoint's config and index say; None where the operator cannot reach them."""
 
+    model_revision: str | None = None
+    """The commit that the branch in `spec.model.uri` stands for now; None where the operator cannot ask."""
+
 
 CHILD_KINDS: tuple[tuple[str, str], ...] = (
     ("v1", "ServiceAccount"),

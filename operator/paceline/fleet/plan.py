@@ -1,12 +1,328 @@
-"""The whole of fleet in one call: observed cluster in, next actions and status out; called by the
-controller.
+"""The whole of fleet in one call: observed cluster in, next actions and status out; called by the controller.
+
+The order of thought: what shape is asked for; which variant has it; what the next safe step of the engines
+is (`transition`); what every object should look like; which of their fields others hold (`foreign`); what
+to say of it.
 """
 
-from paceline.fleet.actions import Plan
-from paceline.fleet.observed import Observed
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paceline.api import InferenceServiceStatus, Refused
+from paceline.fleet.actions import Apply, Delete, Event, Plan
+from paceline.fleet.conditions import conditions
+from paceline.fleet.engine_deployment import existing_deployment, new_deployment
+from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
+from paceline.fleet.foreign import Claim, claim, foreign_replicas, ignored_scale_writer
+from paceline.fleet.manifests import (
+    AFTER_ENGINES,
+    BEFORE_ENGINES,
+    ENGINES,
+    Manifest,
+    prerequisites,
+    surroundings,
+    unwanted,
+)
+from paceline.fleet.names import Names
+from paceline.fleet.observed import Observed, RawObject
+from paceline.fleet.outlook import Outlook
+from paceline.fleet.ownership import is_deleting, is_owned
+from paceline.fleet.replicas import Surroundings
+from paceline.fleet.roles import STARTING, assign_roles
+from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
 from paceline.fleet.settings import Settings
+from paceline.fleet.shape import desired_shape
+from paceline.fleet.status import service_status
+from paceline.fleet.timestamps import unix_s
+from paceline.fleet.transition import INFEASIBLE, Decision, Situation, decide
+from paceline.fleet.variant import Inputs, find_by_inputs, observed_variants, template_inputs, variant_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One service under one plan."""
+
+    observed: Observed
+    settings: Settings
+    inputs: Inputs
+    situation: Situation
+    decision: Decision
+
+    @property
+    def router(self) -> RawObject | None:
+        return _own(self.observed, "Deployment", Names(self.observed.meta.name).router)
 
 
 def plan(observed: Observed, *, settings: Settings) -> Plan:
     """The next actions for one service; the same input always gives the same plan."""
-    raise NotImplementedError("the parts are landing one by one")
+    if observed.meta.deleting:
+        return Plan(status=observed.status or InferenceServiceStatus())
+    case = _case(observed, settings=settings)
+    claims, taken = _claims(case)
+    idle = observed.service.spec.paused or _is_refused_before_anything(case)
+    outlook = Outlook(
+        observed=observed,
+        asked=case.situation.asked,
+        decision=case.decision,
+        variants=case.situation.variants,
+        foreign=tuple(one for found in claims for one in found.claim.foreign),
+        taken_names=() if idle else taken,
+        ready_routers=ready_routers(case.router),
+        router_rolling=case.situation.around.router_rolling,
+        ignored_scale_writer=ignored_scale_writer(observed.meta.managed_fields)
+        if observed.service.spec.scaling.mode != "Manual"
+        and observed.service.spec.scaling.replicas != case.situation.asked.replicas
+        else None,
+    )
+    said, news = conditions(outlook, before=observed.status)
+    status = service_status(outlook, conditions=said)
+    requeue_after_s = _next_deadline_s(case, outlook)
+    if idle:
+        return Plan(status=status, events=news, requeue_after_s=requeue_after_s)
+    return Plan(
+        apply=tuple(found.apply for found in claims),
+        delete=(*_removals(case), *_unwanted(case)),
+        status=status,
+        events=(*case.decision.events, *_scaled(case), *_reclaimed(claims), *news),
+        requeue_after_s=requeue_after_s,
+    )
+
+
+def _case(observed: Observed, *, settings: Settings) -> _Case:
+    service, meta = observed.service, observed.meta
+    variants = observed_variants(observed)
+    asked = desired_shape(observed, variants)
+    inputs = template_inputs(service, tensor_parallel_size=asked.tensor_parallel_size)
+    known = find_by_inputs(variants, inputs)
+    router = router_deployment(service, meta=meta, settings=settings)
+    live_router = _own(observed, "Deployment", Names(meta.name).router)
+    situation = Situation(
+        now_s=observed.now_s,
+        generation=meta.generation,
+        variants=variants,
+        target=known.name if known is not None else variant_name(inputs),
+        asked=asked,
+        transition=observed.status.transition if observed.status is not None else None,
+        refused=_binding_refusal(observed),
+        refusal=refusal_before_start(observed, tensor_parallel_size=asked.tensor_parallel_size),
+        ready_deadline_s=service.spec.transition.ready_deadline_seconds,
+        pending_deadline_s=service.spec.transition.pending_deadline_seconds,
+        around=Surroundings(
+            leaving_nodes=frozenset(node.name for node in observed.nodes if node.leaving),
+            router_rolling=is_rolling(live_router, wanted=router),
+            foreign_replicas=frozenset(
+                one.name for one in variants if foreign_replicas(one.deployment) is not None
+            ),
+            max_unavailable=service.spec.disruption.max_unavailable,
+        ),
+    )
+    decision = _paused(situation) if service.spec.paused else decide(situation)
+    return _Case(observed=observed, settings=settings, inputs=inputs, situation=situation, decision=decision)
+
+
+def _binding_refusal(observed: Observed) -> Refused | None:
+    """A refusal holds until the spec changes. One that came from facts is judged again as long as there are
+    facts: a larger GPU may have joined."""
+    refused = observed.status.refused if observed.status is not None else None
+    if refused is None or refused.generation != observed.meta.generation:
+        return None
+    return None if refused.reason == INFEASIBLE and observed.facts is not None else refused
+
+
+def _paused(situation: Situation) -> Decision:
+    """Everything as it is; only the status goes on telling what is seen."""
+    return Decision(
+        transition=situation.transition,
+        refused=situation.refused,
+        roles=assign_roles(
+            situation.variants,
+            transition=situation.transition,
+            target=situation.target,
+            asked_replicas=situation.asked.replicas,
+        ),
+        replicas={one.name: one.replicas for one in situation.variants},
+    )
+
+
+def _is_refused_before_anything(case: _Case) -> bool:
+    """Nothing of a service that cannot be served is made. Once something is, it is kept in order."""
+    observed, decision = case.observed, case.decision
+    if decision.refused is None or any(decision.replicas.values()):
+        return False
+    return not any(is_owned(child, by=observed.meta) for child in observed.children.values())
+
+
+# what to apply
+
+
+@dataclass(frozen=True, slots=True)
+class _Claimed:
+    claim: Claim
+    apply: Apply
+
+
+def _claims(case: _Case) -> tuple[tuple[_Claimed, ...], tuple[str, ...]]:
+    """An apply for every object that may be applied, and the names that are taken by objects of others."""
+    observed, claims, taken = case.observed, [], []
+    for manifest, priority, marks in _wanted(case):
+        kind, name = str(manifest["kind"]), str(manifest["metadata"]["name"])
+        live = observed.children.get((kind, name))
+        if live is None:
+            claims.append(
+                _Claimed(
+                    claim=Claim(object=manifest, force=False, foreign=(), reclaimed=()),
+                    apply=Apply(object=manifest, priority=priority, must_be_absent=True, **marks),
+                )
+            )
+        elif not is_owned(live, by=observed.meta):
+            taken.append(f"{kind} {name}")
+        elif not is_deleting(live):
+            claims.append(_claimed(case, manifest, live=live, priority=priority, marks=marks))
+    return tuple(claims), tuple(taken)
+
+
+def _claimed(
+    case: _Case, manifest: Manifest, *, live: RawObject, priority: int, marks: Mapping[str, Any]
+) -> _Claimed:
+    observed = case.observed
+    found = claim(
+        manifest,
+        live=live,
+        conflicts=tuple(
+            one
+            for one in observed.conflicts
+            if (one.kind, one.name) == (manifest["kind"], manifest["metadata"]["name"])
+        ),
+        annotations=observed.meta.annotations,
+        told=_condition_message(observed.status, "ForeignWriter"),
+        now_s=observed.now_s,
+        grace_s=case.settings.foreign_writer_grace_s,
+    )
+    apply = Apply(
+        object=found.object,
+        priority=priority,
+        force=found.force,
+        uid=str(live["metadata"]["uid"]),
+        **marks,
+    )
+    return _Claimed(claim=found, apply=apply)
+
+
+def _wanted(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
+    """(object, priority, further fields of its Apply), in order."""
+    observed, settings = case.observed, case.settings
+    service, meta = observed.service, observed.meta
+    for manifest in prerequisites(service, meta=meta):
+        yield manifest, BEFORE_ENGINES, {}
+    yield from _engines(case)
+    for manifest in surroundings(service, meta=meta, settings=settings):
+        yield manifest, AFTER_ENGINES, {}
+
+
+def _engines(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
+    """A variant that comes is applied before any other is lowered."""
+    observed, situation, decision = case.observed, case.situation, case.decision
+    target, meta = situation.target, observed.meta
+    if situation.find(target) is None and decision.replicas.get(target):
+        current = decision.roles.current
+        serving_uri = current.inputs["model"]["uri"] if current is not None and current.inputs else None
+        manifest = new_deployment(
+            observed.service,
+            meta=meta,
+            name=target,
+            inputs=case.inputs,
+            model_uri=model_uri_to_serve(observed, serving_uri=serving_uri),
+            replicas=decision.replicas[target],
+            asked_replicas=situation.asked.replicas,
+            settings=case.settings,
+        )
+        yield manifest, ENGINES, {"status_first": target in decision.destructive}
+    for variant in sorted(situation.variants, key=lambda one: decision.replicas[one.name] < one.replicas):
+        if variant.name in decision.remove:
+            continue
+        replicas = decision.replicas[variant.name]
+        lowered = replicas < variant.replicas
+        manifest = existing_deployment(
+            variant, meta=meta, replicas=replicas, asked_replicas=situation.asked_of(variant)
+        )
+        version = str(variant.deployment["metadata"]["resourceVersion"]) if lowered else None
+        yield (
+            manifest,
+            ENGINES,
+            {"status_first": variant.name in decision.destructive, "resource_version": version},
+        )
+
+
+# what to delete
+
+
+def _removals(case: _Case) -> Iterator[Delete]:
+    for name in case.decision.remove:
+        variant = case.situation.find(name)
+        if variant is not None:
+            yield _delete(variant.deployment, status_first=True)
+
+
+def _unwanted(case: _Case) -> Iterator[Delete]:
+    observed = case.observed
+    for kind, name in unwanted(observed.service, meta=observed.meta, settings=case.settings):
+        live = _own(observed, kind, name)
+        if live is not None and not is_deleting(live):
+            yield _delete(live, status_first=False)
+
+
+def _delete(live: RawObject, *, status_first: bool) -> Delete:
+    return Delete(
+        api_version=str(live["apiVersion"]),
+        kind=str(live["kind"]),
+        name=str(live["metadata"]["name"]),
+        uid=str(live["metadata"]["uid"]),
+        status_first=status_first,
+    )
+
+
+def _own(observed: Observed, kind: str, name: str) -> RawObject | None:
+    live = observed.children.get((kind, name))
+    return live if live is not None and is_owned(live, by=observed.meta) else None
+
+
+# what to say, and when to look again
+
+
+def _scaled(case: _Case) -> Iterator[Event]:
+    for variant in case.situation.variants:
+        count = case.decision.replicas[variant.name]
+        if count != variant.replicas:
+            word = "ScaledUp" if count > variant.replicas else "ScaledDown"
+            message = f"Variant {variant.name}: {variant.replicas} to {count} replicas"
+            yield Event(type="Normal", reason=word, message=message)
+
+
+def _reclaimed(claims: tuple[_Claimed, ...]) -> Iterator[Event]:
+    for one in (field for found in claims for field in found.claim.reclaimed):
+        message = f"{one.kind} {one.name} {one.text}: taken back from {one.manager} after its grace time"
+        yield Event(type="Normal", reason="FieldReclaimed", message=message)
+
+
+def _next_deadline_s(case: _Case, outlook: Outlook) -> float | None:
+    """Seconds until time alone makes the next plan another one."""
+    observed, transition = case.observed, case.decision.transition
+    spec = observed.service.spec.transition
+    moments: list[float] = []
+    if transition is not None and transition.step == STARTING and transition.deadline is not None:
+        moments.append(unix_s(transition.deadline))
+    for pod in outlook.starting:
+        moments.append(pod.created_at_s + spec.ready_deadline_seconds)
+        if pod.unschedulable_since_s is not None:
+            moments.append(pod.unschedulable_since_s + spec.pending_deadline_seconds)
+    moments += [one.since_s + case.settings.foreign_writer_grace_s for one in outlook.foreign]
+    ahead = [moment - observed.now_s for moment in moments if moment > observed.now_s]
+    return min(ahead) + 1.0 if ahead else None
+
+
+def _condition_message(status: InferenceServiceStatus | None, kind: str) -> str:
+    found = next((one for one in status.conditions if one.type == kind), None) if status else None
+    return found.message if found is not None else ""

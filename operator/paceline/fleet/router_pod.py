@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from paceline.api import InferenceService
-from paceline.fleet.drain_time import SLACK_S, router_grace_s
+from paceline.fleet.drain_time import router_grace_s
 from paceline.fleet.engine_args import TARGETS_PATH
 from paceline.fleet.names import (
     ENGINE,
@@ -25,6 +25,7 @@ from paceline.fleet.names import (
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.pod_security import container_security_context, pod_security_context
 from paceline.fleet.settings import Settings
+from paceline_core import SLACK_S
 
 POLICIES = {"PowerOfTwo": "power_of_two", "RoundRobin": "round_robin", "CacheAware": "cache_aware"}
 KEYS_PATH = "/etc/paceline/keys"

@@ -141,7 +141,7 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
         case "Starting" if new is not None and _is_at_strength(new, situation):
             message = f"All {situation.asked.replicas} replicas of {new.name} are Ready: the old ones leave"
             return _to(situation, DRAINING), (_normal("TransitionSwitched", message),)
-        case "Starting" if new is not None and (failure := _failure(new, situation)) is not None:
+        case "Starting" if (failure := _failure(new, situation)) is not None:
             message = f"Change {names} rolled back: {failure.message}"
             event = Event(type="Warning", reason="TransitionRolledBack", message=message)
             return replace(_to(situation, ROLLING_BACK), refused=failure), (event,)
@@ -243,15 +243,16 @@ def _settled(situation: Situation, *, roles: Roles, events: tuple[Event, ...]) -
     )
 
 
-def _failure(new: Variant, situation: Situation) -> Refused | None:
-    """Why the coming variant will not make it."""
+def _failure(new: Variant | None, situation: Situation) -> Refused | None:
+    """Why the coming variant will not make it. None as long as it may."""
     transition = situation.transition
     if transition is None:
         return None
-    if (verdict := _refusal_of(new, situation)) is not None:
+    if new is not None and (verdict := _refusal_of(new, situation)) is not None:
         return verdict
+    live = new.live if new is not None else ()
     started_s = unix_s(transition.started_at) if transition.started_at else situation.now_s
-    for pod in new.live:
+    for pod in live:
         if pod.unschedulable_since_s is None:
             continue
         pending_s = situation.now_s - max(pod.unschedulable_since_s, started_s)
@@ -265,24 +266,22 @@ def _failure(new: Variant, situation: Situation) -> Refused | None:
                     "free the capacity or ask for less, and change the spec to try again"
                 ),
             )
-    if transition.deadline is not None and situation.now_s >= unix_s(transition.deadline):
-        serving = safe_serving(new, around=situation.around)
-        if serving >= situation.asked.replicas:
-            return None
-        why = next(
-            (reason for pod in new.starting if (reason := pod.why_not_ready) is not None), "no reason given"
-        )
-        return Refused(
-            generation=situation.generation,
-            field="spec.transition.readyDeadlineSeconds",
-            reason=DEADLINE_EXCEEDED,
-            message=(
-                f"{serving} of {situation.asked.replicas} new pods were Ready after "
-                f"{int(situation.now_s - started_s)} s ({why[:600]}): mend what keeps them or allow more time, "
-                "and change the spec to try again"
-            ),
-        )
-    return None
+    serving = safe_serving(new, around=situation.around) if new is not None else 0
+    late = transition.deadline is not None and situation.now_s >= unix_s(transition.deadline)
+    if not late or serving >= situation.asked.replicas:
+        return None
+    reasons = (pod.why_not_ready for pod in live if not pod.ready)
+    why = next((reason for reason in reasons if reason is not None), "no reason given")
+    return Refused(
+        generation=situation.generation,
+        field="spec.transition.readyDeadlineSeconds",
+        reason=DEADLINE_EXCEEDED,
+        message=(
+            f"{serving} of {situation.asked.replicas} new pods were Ready after "
+            f"{int(situation.now_s - started_s)} s ({why[:600]}): mend what keeps them or allow more "
+            "time, and change the spec to try again"
+        ),
+    )
 
 
 def _refusal_of(variant: Variant, situation: Situation) -> Refused | None:

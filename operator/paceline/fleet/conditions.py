@@ -1,0 +1,250 @@
+"""The conditions of a service: what is true of it now, why, and what to do about it.
+
+`lastTransitionTime` is when the status of a condition last changed, so a condition whose status is the same
+keeps it, whatever its reason says. What has not been measured is Unknown, never False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from paceline.api import Condition, ConditionStatus, ConditionType, InferenceServiceStatus
+from paceline.fleet.actions import Event
+from paceline.fleet.outlook import Outlook
+from paceline.fleet.roles import ROLLED_BACK, STARTING, is_active
+from paceline.fleet.timestamps import rfc3339
+from paceline.fleet.transition import INFEASIBLE, REFUSED
+
+_LIMIT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One condition without its times."""
+
+    type: ConditionType
+    status: ConditionStatus
+    reason: str
+    message: str
+
+
+def conditions(
+    outlook: Outlook, *, before: InferenceServiceStatus | None
+) -> tuple[tuple[Condition, ...], tuple[Event, ...]]:
+    """The conditions, and the events for those that are news."""
+    made, events = [], []
+    for word in _words(outlook):
+        old = before.condition(word.type) if before is not None else None
+        made.append(_dated(word, old=old, outlook=outlook))
+        if (event := _event(word, old=old)) is not None:
+            events.append(event)
+    return tuple(made), tuple(events)
+
+
+def _dated(word: Word, *, old: Condition | None, outlook: Outlook) -> Condition:
+    unchanged = old is not None and old.status == word.status
+    return Condition(
+        type=word.type,
+        status=word.status,
+        observed_generation=outlook.observed.meta.generation,
+        last_transition_time=(
+            old.last_transition_time if old is not None and unchanged else rfc3339(outlook.observed.now_s)
+        ),
+        reason=word.reason,
+        message=word.message[:_LIMIT],
+    )
+
+
+_WARNINGS: frozenset[tuple[ConditionType, ConditionStatus]] = frozenset(
+    {("Feasible", "False"), ("ForeignWriter", "True"), ("CapacityAvailable", "False")}
+)
+_WARNING_REASONS = frozenset({"NameTaken", "ReadyDeadlineExceeded", "StartFailed"})
+
+
+def _event(word: Word, *, old: Condition | None) -> Event | None:
+    if old is not None and (old.status, old.reason) == (word.status, word.reason):
+        return None
+    if (word.type, word.status) in _WARNINGS or word.reason in _WARNING_REASONS:
+        if word.type != "Ready":
+            return Event(type="Warning", reason=word.reason, message=word.message[:_LIMIT])
+        return None
+    if word.type == "Ready" and (old.status if old is not None else "False") != word.status:
+        if word.status == "True":
+            return Event(type="Normal", reason="Ready", message=word.message)
+        return Event(type="Warning", reason=word.reason, message=word.message[:_LIMIT])
+    return None
+
+
+def _words(outlook: Outlook) -> Iterator[Word]:
+    yield _ready(outlook)
+    yield _progressing(outlook)
+    yield _model_loaded(outlook)
+    yield _router_ready(outlook)
+    yield Word("MetricsAvailable", "Unknown", "NotMeasured", "Nothing reads the metrics of the pods yet.")
+    yield Word("SLOMet", "Unknown", "NotMeasured", "The share of good requests is not measured yet.")
+    yield _feasible(outlook)
+    yield _capacity_available(outlook)
+    yield _transitioning(outlook)
+    yield _foreign_writer(outlook)
+    yield _scaling_active(outlook)
+
+
+def _ready(outlook: Outlook) -> Word:
+    """Whether requests are answered, not whether every replica is there."""
+    serving, asked, refused = len(outlook.serving), outlook.asked.replicas, outlook.decision.refused
+    if not serving and outlook.taken_names:
+        return Word("Ready", "False", "NameTaken", _taken(outlook))
+    if not serving and refused is not None:
+        return Word("Ready", "False", refused.reason, refused.message)
+    if not serving:
+        why = next((why for pod in outlook.starting if (why := pod.why_not_ready) is not None), None)
+        message = f"None of {asked} replicas is Ready" + (f": {why}" if why else ".")
+        return Word("Ready", "False", "NoReplicaReady", message)
+    if not outlook.ready_routers:
+        return Word("Ready", "False", "RouterNotReady", "No router pod is Ready.")
+    if serving < asked:
+        return Word("Ready", "True", "SomeReplicasReady", f"{serving} of {asked} replicas are Ready.")
+    return Word("Ready", "True", "AllReplicasReady", f"{serving} of {asked} replicas are Ready.")
+
+
+def _progressing(outlook: Outlook) -> Word:
+    decision, spec = outlook.decision, outlook.observed.service.spec
+    if spec.paused:
+        return Word(
+            "Progressing", "False", "Paused", "spec.paused is true: nothing is changed until it is false."
+        )
+    if outlook.taken_names:
+        return Word("Progressing", "False", "NameTaken", _taken(outlook))
+    if is_active(decision.transition) and decision.transition is not None:
+        return Word("Progressing", "True", decision.transition.step, _change(outlook))
+    if decision.refused is not None:
+        return Word("Progressing", "False", decision.refused.reason, decision.refused.message)
+    if decision.waiting is not None:
+        return Word("Progressing", "True", "Waiting", f"The next step waits: {decision.waiting}.")
+    if len(outlook.serving) == outlook.asked.replicas and not outlook.starting:
+        return Word("Progressing", "False", "Settled", "The service is as the spec wants it.")
+    deadline_s = spec.transition.ready_deadline_seconds
+    for pod in outlook.starting:
+        age_s = outlook.observed.now_s - pod.created_at_s
+        if age_s > deadline_s:
+            message = (
+                f"Pod {pod.name} is not Ready after {int(age_s)} s: {pod.why_not_ready or 'no reason given'}"
+            )
+            return Word("Progressing", "False", "ReadyDeadlineExceeded", message)
+    serving, asked = len(outlook.serving), outlook.asked.replicas
+    return Word("Progressing", "True", "Scaling", f"{serving} of {asked} replicas are Ready.")
+
+
+def _model_loaded(outlook: Outlook) -> Word:
+    if outlook.serving:
+        if outlook.observed.service.spec.runtime.emulation is not None or any(
+            pod.info is not None and pod.info.emulated for pod in outlook.serving
+        ):
+            return Word(
+                "ModelLoaded", "True", "Emulated", "An emulated engine answers in place of the model."
+            )
+        return Word("ModelLoaded", "True", "Loaded", "The model is loaded and answers.")
+    for pod in outlook.starting:
+        if (verdict := pod.verdict) is not None:
+            reason = "Refused" if verdict.verdict == "Refused" else "StartFailed"
+            where = f"{verdict.field}: " if verdict.field else f"{verdict.stage}: " if verdict.stage else ""
+            return Word("ModelLoaded", "False", reason, f"{where}{verdict.message}")
+    if outlook.decision.refused is not None and outlook.decision.refused.reason == REFUSED:
+        return Word("ModelLoaded", "False", REFUSED, outlook.decision.refused.message)
+    if outlook.starting:
+        return Word("ModelLoaded", "False", "Loading", "The model is being loaded.")
+    return Word("ModelLoaded", "Unknown", "NoPods", "There is no engine pod.")
+
+
+def _router_ready(outlook: Outlook) -> Word:
+    ready, asked = outlook.ready_routers, outlook.observed.service.spec.router.replicas
+    message = f"{ready} of {asked} router pods are Ready" + (
+        ", and they are being replaced." if outlook.router_rolling else "."
+    )
+    if not ready:
+        return Word("RouterReady", "False", "NoRouterReady", message)
+    return Word("RouterReady", "True", "AllReady" if ready >= asked else "SomeReady", message)
+
+
+def _feasible(outlook: Outlook) -> Word:
+    refused = outlook.decision.refused
+    if refused is not None and refused.reason in (REFUSED, INFEASIBLE):
+        named = refused.field and not refused.message.startswith(refused.field)
+        message = f"{refused.field}: {refused.message}" if named else refused.message
+        return Word("Feasible", "False", refused.reason, message)
+    return Word("Feasible", "Unknown", "NotMeasured", "Whether the targets can be met is not measured yet.")
+
+
+def _capacity_available(outlook: Outlook) -> Word:
+    pods = [pod for pod in outlook.engine_pods if not pod.deleting and not pod.finished]
+    for pod in pods:
+        if pod.unschedulable_since_s is not None:
+            message = f"Pod {pod.name} finds no node: {pod.unschedulable_message or 'no reason given'}"
+            return Word("CapacityAvailable", "False", "Unschedulable", message)
+    if any(pod.scheduling_gated for pod in pods):
+        return Word("CapacityAvailable", "Unknown", "SchedulingGated", "A scheduling gate holds back a pod.")
+    if any(pod.node is None for pod in pods):
+        return Word("CapacityAvailable", "Unknown", "Scheduling", "The scheduler has yet to place a pod.")
+    if not pods:
+        return Word("CapacityAvailable", "Unknown", "NoPods", "There is no engine pod.")
+    return Word("CapacityAvailable", "True", "Scheduled", "Every engine pod has a node.")
+
+
+def _transitioning(outlook: Outlook) -> Word:
+    transition = outlook.decision.transition
+    if transition is None:
+        return Word("Transitioning", "False", "NoChange", "The engine pods have not been changed.")
+    reason = transition.step
+    return Word("Transitioning", "True" if is_active(transition) else "False", reason, _change(outlook))
+
+
+def _change(outlook: Outlook) -> str:
+    transition = outlook.decision.transition
+    if transition is None:
+        return ""
+    text = (
+        f"Change {transition.id} from {transition.from_variant} to {transition.to_variant}: {transition.step}"
+    )
+    if transition.step == STARTING:
+        coming = outlook.decision.roles.coming
+        ready = len(coming.serving) if coming is not None else 0
+        return f"{text}, {ready} of {outlook.asked.replicas} new pods are Ready; rolled back at {transition.deadline}."
+    refused = outlook.decision.refused
+    if transition.step == ROLLED_BACK and refused is not None:
+        return f"{text}. {refused.message}"
+    return f"{text}."
+
+
+def _foreign_writer(outlook: Outlook) -> Word:
+    parts = [one.sentence for one in outlook.foreign]
+    autoscaled = any(one.autoscaler for one in outlook.foreign)
+    if (writer := outlook.ignored_scale_writer) is not None:
+        parts.append(
+            f"/scale was written by {writer}, and spec.scaling.mode does not follow it: write mode: Manual, or "
+            "stop that writer"
+        )
+    if not parts:
+        return Word(
+            "ForeignWriter", "False", "NoForeignWriter", "No other manager has changed a field of ours."
+        )
+    reason = "Autoscaler" if autoscaled else "FieldsHeld" if outlook.foreign else "ScaleNotFollowed"
+    return Word("ForeignWriter", "True", reason, "; ".join(parts))
+
+
+def _scaling_active(outlook: Outlook) -> Word:
+    mode, asked = outlook.observed.service.spec.scaling.mode, outlook.asked
+    if mode == "Manual":
+        return Word("ScalingActive", "False", "Manual", "The shape is what spec.scaling says.")
+    message = (
+        f"The planner does not drive {mode} yet: the service holds {asked.replicas} replicas at tensor-parallel size "
+        f"{asked.tensor_parallel_size}. To change them, write mode: Manual."
+    )
+    return Word("ScalingActive", "False", "NotDriven", message)
+
+
+def _taken(outlook: Outlook) -> str:
+    return (
+        f"{', '.join(outlook.taken_names)}: an object of this name exists and does not belong to this service; it is "
+        "left as it is. Delete or rename it, or rename the service."
+    )

@@ -1,0 +1,45 @@
+"""What a plan has worked out about a service, before it is put into words for the status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paceline.api import Shape
+from paceline.fleet.foreign import ForeignField
+from paceline.fleet.observed import Observed, Pod
+from paceline.fleet.transition import Decision
+from paceline.fleet.variant import Variant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    observed: Observed
+    asked: Shape
+    decision: Decision
+    variants: tuple[Variant, ...]
+    foreign: tuple[ForeignField, ...]
+    taken_names: tuple[str, ...]
+    """`Kind name` of objects in the way of a child, that are not ours."""
+
+    ready_routers: int
+    router_rolling: bool
+    ignored_scale_writer: str | None
+    """Who wrote /scale although the mode does not follow it."""
+
+    @property
+    def engine_pods(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.observed.pods if pod.component == "engine")
+
+    @property
+    def serving(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.engine_pods if pod.serving)
+
+    @property
+    def starting(self) -> tuple[Pod, ...]:
+        return tuple(
+            pod for pod in self.engine_pods if not pod.ready and not pod.deleting and not pod.finished
+        )
+
+    @property
+    def draining(self) -> tuple[Pod, ...]:
+        return tuple(pod for pod in self.engine_pods if pod.deleting)
