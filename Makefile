@@ -76,8 +76,9 @@ e2e: venv helm cluster-binaries images runtime-env ## The slow scenarios: real v
 # -- Written files -----------------------------------------------------------------------------------------
 
 .PHONY: crds
-crds: venv ## The CRD in crds/ and in the chart, from the API models
+crds: venv ## The CRD in crds/ and in the chart, and docs/api.md, from the API models
 	@.venv/bin/paceline crds
+	@.venv/bin/paceline api-docs
 
 .PHONY: golden
 golden: venv helm ## The expected files of the tests, anew: read the difference before you commit it
