@@ -108,7 +108,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     type=KeyValue(),
     multiple=True,
     show_envvar=True,
-    default=[("app.kubernetes.io/name", "prometheus")],
+    default=["app.kubernetes.io/name=prometheus"],
     help="Labels of the Prometheus pods (repeatable).",
 )
 @click.option(

@@ -84,6 +84,9 @@ def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 def _log_changes(key: ServiceKey, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     was = {c["type"]: c.get("status") for c in before.get("conditions") or ()}
+    if not was:
+        log.info("service is new", service=key.name, namespace=key.namespace)
+        return
     for condition in after.get("conditions") or ():
         if was.get(condition["type"]) != condition["status"]:
             log.info(

@@ -36,6 +36,9 @@ FINALIZER = "paceline.dev/never-used"
 """kopf takes its own finalizer off objects it has no use for: one that nobody carries, lest it takes
 another kopf operator's off."""
 
+STOP_S = 3.0
+"""For kopf's streams to close."""
+
 
 class Watch:
     def __init__(
@@ -58,18 +61,28 @@ class Watch:
         self._on_started = on_started
         self._resources = tuple(resources)
 
-    async def run(self, *, stop: asyncio.Event) -> None:
-        """Until `stop`. Raises when a stream cannot go on."""
+    async def run(self) -> None:
+        """Until cancelled. Raises when a stream cannot go on."""
         # kopf logs every handled event at INFO; what it has to say above that stays.
         logging.getLogger("kopf").setLevel(logging.WARNING)
-        await kopf.operator(
+        # Not `kopf.operator`, which at its end cancels every task of the loop that it does not know.
+        tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=self._settings(),
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             standalone=True,
-            stop_flag=stop,
         )
+        self._on_started()
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            raise RuntimeError("the watches ended by themselves")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=STOP_S)
 
     def hear(self, resource: Resource, event_type: str | None, raw: dict[str, Any]) -> None:
         """One watch event. `event_type` is None for the objects of a list."""
@@ -93,7 +106,6 @@ class Watch:
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        kopf.on.startup(registry=registry)(self._started)
         for resource in self._resources:
             kopf.on.event(
                 resource.group,
@@ -109,9 +121,6 @@ class Watch:
             self.hear(resource, event["type"], event["object"])  # type: ignore[arg-type]
 
         return hear
-
-    async def _started(self, **_: Any) -> None:
-        self._on_started()
 
     async def _login(self, **_: Any) -> kopf.AiohttpSession:
         return kopf.AiohttpSession(
@@ -137,7 +146,8 @@ class Watch:
         settings.networking.connect_timeout = 5.0
         settings.networking.request_timeout = 30.0
         settings.networking.error_backoffs = (0.2, 0.5, 1, 1, 2, 2, 5)
-        settings.process.ultimate_exiting_timeout = 30.0
+        # Ending the process is not kopf's business.
+        settings.process.ultimate_exiting_timeout = None
         return settings
 
 

@@ -1,0 +1,59 @@
+"""The rest of a control plane beside the shared API server: the real controller manager and scheduler, and a client.
+
+No kubelet: pods stay Pending. A test that needs one Ready writes its status, which is the outer edge of these tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from tests.integration.control_plane import ControlPlane
+
+_PR_SET_PDEATHSIG = 1
+Program = Literal["kube-controller-manager", "kube-scheduler"]
+
+
+@contextmanager
+def beside(plane: ControlPlane, program: Program, *, folder: Path) -> Iterator[None]:
+    """One more program of the control plane, as an administrator, until the end of the block."""
+    command = [
+        plane.binaries / program,
+        f"--kubeconfig={plane.kubeconfig}",
+        "--leader-elect=false",
+        "--secure-port=0",
+        "--profiling=false",
+    ]
+    if program == "kube-controller-manager":
+        # Not slower than a real one: its defaults are those of a cluster, its only client limit is lifted.
+        command += ["--use-service-account-credentials=false", "--kube-api-qps=200", "--kube-api-burst=400"]
+    with process(command, log=folder / f"{program}.log"):
+        yield
+
+
+@contextmanager
+def process(
+    command: list[Path | str], *, log: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Started, and at the end asked to stop, then killed. A test run that is killed leaves nothing behind."""
+    with log.open("ab") as output:
+        started = subprocess.Popen(command, stdout=output, stderr=output, env=env, preexec_fn=_end_with_parent)
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.terminate()
+            try:
+                started.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
