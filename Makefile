@@ -66,11 +66,11 @@ integration: venv cluster-binaries ## Tests against a real API server
 	@$(PY) -m pytest tests/integration
 
 .PHONY: test
-test: lint helm cluster-binaries images ## Everything that CI runs: lint, all tests, the quick e2e scenarios
+test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
 	@$(PY) -m pytest -m "not slow" tests e2e/scenarios
 
 .PHONY: e2e
-e2e: venv helm cluster-binaries images runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
+e2e: venv helm cluster-binaries models runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
 	@$(PY) -m pytest -m slow e2e/scenarios
 
 # -- Written files -----------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ golden: venv helm ## The expected files of the tests, anew: read the difference 
 # -- See it work -------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: venv helm cluster-binaries images ## From nothing to a model's answer on a real cluster
+demo: venv helm cluster-binaries models ## From nothing to a model's answer on a real cluster
 	@$(PY) -m e2e.demo
 
 .PHONY: clean
