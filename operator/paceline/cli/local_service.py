@@ -33,6 +33,7 @@ class LocalRun:
     """Of `paceline-runtime`."""
 
     env: Mapping[str, str]
+    targets_path: Path
     targets_json: str
     needs_vllm: bool
     needs_gpu: bool
@@ -60,9 +61,10 @@ def read_manifest(text: str) -> InferenceService:
 
 
 def local_run(
-    service: InferenceService, *, port: int, targets_path: Path, environ: Mapping[str, str]
+    service: InferenceService, *, host: str, port: int, state: Path, environ: Mapping[str, str]
 ) -> LocalRun:
-    """What to start; raises CannotServeHere where the manifest needs a cluster. The caller writes the targets."""
+    """What to start; raises CannotServeHere where the manifest needs a cluster. `state` is the folder in the place
+    of what is mounted into a pod; the caller makes it."""
     spec = service.spec
     if spec.model.uri.startswith("pvc://"):
         raise CannotServeHere(
@@ -74,14 +76,21 @@ def local_run(
         tensor_parallel_size=spec.scaling.tensor_parallel_size,
         model_uri=spec.model.uri,
     )
-    for flag, value in (("--targets", str(targets_path)), ("--routers", None), ("--port", str(port))):
-        args = _replaced(args, flag, value)
+    targets_path = state / "targets.json"
+    for flag, here in (
+        ("--targets", ["--targets", str(targets_path)]),
+        ("--port", ["--port", str(port), "--host", host]),
+        # Nobody routes to it, so ending it waits for nobody to forget it.
+        ("--routers", ["--admin-socket", str(state / "admin.sock")]),
+    ):
+        args = _replaced(args, flag, here)
     emulated = spec.runtime.emulation is not None
     return LocalRun(
         name=service.metadata.name,
         served_name=service.served_names[0],
         args=tuple(args),
         env=dict(_environment(service, environ)),
+        targets_path=targets_path,
         targets_json=spec.slo.targets().to_json(),
         needs_vllm=not emulated,
         needs_gpu=not emulated and not spec.accelerator.is_cpu,
@@ -91,10 +100,10 @@ def local_run(
     )
 
 
-def _replaced(args: list[str], flag: str, value: str | None) -> list[str]:
-    """The arguments with another value of an option that they hold, or (None) without it."""
+def _replaced(args: list[str], flag: str, here: list[str]) -> list[str]:
+    """The arguments with an option that they hold, and its value, replaced."""
     at = args.index(flag)
-    return [*args[:at], *([flag, value] if value is not None else []), *args[at + 2 :]]
+    return [*args[:at], *here, *args[at + 2 :]]
 
 
 def _environment(service: InferenceService, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

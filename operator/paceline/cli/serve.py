@@ -20,6 +20,10 @@ import click
 from paceline.cli.local_process import EngineFailed, LocalProcess, interpreter
 from paceline.cli.local_service import CannotServeHere, LocalRun, local_run, read_manifest
 
+LOOPBACK = "127.0.0.1"
+TEARDOWN_S = 15.0
+"""vLLM's own, after the last request."""
+
 NVIDIA_DEVICE = Path("/dev/nvidiactl")
 
 
@@ -33,7 +37,7 @@ NVIDIA_DEVICE = Path("/dev/nvidiactl")
     help="File with one InferenceService.",
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port on 127.0.0.1."
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help=f"Port on {LOOPBACK}."
 )
 def serve_command(*, manifest: Path, port: int) -> None:
     """Serve one InferenceService on this machine, without Kubernetes, until Ctrl-C."""
@@ -41,14 +45,14 @@ def serve_command(*, manifest: Path, port: int) -> None:
     try:
         service = read_manifest(manifest.read_text(encoding="utf-8"))
         state = cache / "serve" / service.metadata.name
-        run = local_run(service, port=port, targets_path=state / "targets.json", environ=os.environ)
+        run = local_run(service, host=LOOPBACK, port=port, state=state, environ=os.environ)
         if run.needs_gpu and not NVIDIA_DEVICE.exists():
             raise CannotServeHere(
                 f"spec.accelerator.resourceName: {service.spec.accelerator.resource_name}, and this machine has no "
                 "GPU: write cpu, or serve examples/smollm2.yaml"
             )
         python = interpreter(cache=cache, needs_vllm=run.needs_vllm, needs_gpu=run.needs_gpu)
-        sys.exit(_serve(run, python=python, state=state, cache=cache, url=f"http://127.0.0.1:{port}"))
+        sys.exit(_serve(run, python=python, state=state, cache=cache, url=f"http://{LOOPBACK}:{port}"))
     except (CannotServeHere, EngineFailed) as error:
         raise click.ClickException(str(error)) from error
 
@@ -57,7 +61,7 @@ def _serve(run: LocalRun, *, python: Path, state: Path, cache: Path, url: str) -
     for sentence in run.left_out:
         click.echo(f"left out here: {sentence}")
     state.mkdir(parents=True, exist_ok=True)
-    (state / "targets.json").write_text(run.targets_json, encoding="utf-8")
+    run.targets_path.write_text(run.targets_json, encoding="utf-8")
     models = os.environ.get("PACELINE_BUNDLED_MODELS") or str(cache / "models")
     engine = LocalProcess.start(
         [str(python), "-m", "paceline_runtime.cli", *run.args],
@@ -77,7 +81,7 @@ def _serve(run: LocalRun, *, python: Path, state: Path, cache: Path, url: str) -
             click.echo("\nending: what it answers now may finish (Ctrl-C again ends it at once)")
             return 0
         finally:
-            engine.end(within_s=run.request_within_s)
+            engine.end(within_s=run.request_within_s + TEARDOWN_S)
 
 
 def _introduce(run: LocalRun, *, url: str, took_s: float) -> None:

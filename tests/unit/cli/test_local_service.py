@@ -10,7 +10,7 @@ import yaml
 
 from paceline.cli.local_service import CannotServeHere, LocalRun, local_run, read_manifest
 
-TARGETS = Path("/somewhere/targets.json")
+STATE = Path("/somewhere")
 
 
 def manifest(spec: dict[str, Any] | None = None) -> str:
@@ -30,7 +30,7 @@ def manifest(spec: dict[str, Any] | None = None) -> str:
 
 
 def run_of(text: str, environ: dict[str, str] | None = None) -> LocalRun:
-    return local_run(read_manifest(text), port=8123, targets_path=TARGETS, environ=environ or {})
+    return local_run(read_manifest(text), host="127.0.0.1", port=8123, state=STATE, environ=environ or {})
 
 
 def value_of(run: LocalRun, flag: str) -> str:
@@ -43,7 +43,9 @@ def test_the_process_gets_what_a_pod_would_get_but_for_what_is_the_pods() -> Non
     assert value_of(run, "--model-uri") == "bundled://smollm2-135m-instruct"
     assert value_of(run, "--device") == "cpu"
     assert value_of(run, "--port") == "8123"
-    assert value_of(run, "--targets") == str(TARGETS)
+    assert value_of(run, "--host") == "127.0.0.1"
+    assert value_of(run, "--targets") == str(run.targets_path) == "/somewhere/targets.json"
+    assert value_of(run, "--admin-socket") == "/somewhere/admin.sock"
     assert "--routers" not in run.args
     assert run.served_name == "chat"
     assert run.needs_vllm
