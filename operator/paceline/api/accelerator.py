@@ -30,12 +30,11 @@ class Toleration(ApiModel):
             Rule(
                 cel="!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
                 field_path=".value",
-                message="tolerations: a value goes with operator Equal: write operator: Equal, or leave "
-                "value out",
+                message="a value goes with operator Equal: write operator: Equal, or leave value out",
             ),
             Rule(
                 cel="has(self.key) || (has(self.operator) && self.operator == 'Exists')",
-                message="tolerations: without a key every taint is meant: write operator: Exists, or a key",
+                message="without a key every taint is meant: write operator: Exists, or a key",
             ),
         )
     )
@@ -63,7 +62,7 @@ class Accelerator(ApiModel):
             Rule(
                 cel="self.products.size() == 0 || self.resourceName != 'cpu'",
                 field_path=".products",
-                message="spec.accelerator.products: it names GPUs, and resourceName is cpu: leave it out",
+                message="it names GPUs, and resourceName is cpu: leave it out",
             )
         )
     )

@@ -65,20 +65,16 @@ class StatusModel(ApiModel):
 class Rule:
     """One CEL rule.
 
-    `field_path` is relative to the object that carries the rule (".replicas"); the API server then reports
-    the error on that field. `message_expression` may show values; `message` is the text when it cannot be
-    computed.
+    `field_path` is relative to the object that carries the rule (".replicas"); the API server reports the
+    error on that field and shows its path before the message, which says what to write instead.
     """
 
     cel: str
     message: str
     field_path: str | None = None
-    message_expression: str | None = None
 
     def to_schema(self) -> JsonDict:
         schema: JsonDict = {"rule": " ".join(self.cel.split()), "message": self.message}
-        if self.message_expression is not None:
-            schema["messageExpression"] = " ".join(self.message_expression.split())
         if self.field_path is not None:
             schema["fieldPath"] = self.field_path
         return schema
@@ -123,7 +119,7 @@ ObjectName = Annotated[
         )
     ),
 ]
-LabelKey = Annotated[str, StringConstraints(max_length=317)]
+LabelKey = Annotated[str, StringConstraints(max_length=317, pattern=QUALIFIED_NAME)]
 LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=LABEL_VALUE)]
 
 

@@ -22,48 +22,44 @@ Switch = Literal["Enabled", "Disabled"]
 URI_RULES = (
     Rule(
         cel="self.matches('^(hf|pvc|s3|bundled)://')",
-        message="spec.model.uri: unknown scheme: write hf://org/name@revision, pvc://claim/path, "
-        "s3://bucket/path or bundled://smollm2-135m-instruct",
+        message="unknown scheme: write hf://org/name@revision, pvc://claim/path, s3://bucket/path or "
+        "bundled://smollm2-135m-instruct",
     ),
     Rule(
         cel="!self.matches('(?i)([.]gguf|^hf://[^@]*-gguf(@.*)?)$')",
-        message="spec.model.uri: GGUF checkpoints are not served (vLLM dropped the format): write the uri "
-        "of the safetensors checkpoint that the GGUF file was made from, and set spec.model.quantization "
-        "for a small one",
+        message="GGUF checkpoints are not served (vLLM dropped the format): write the uri of the "
+        "safetensors checkpoint that the GGUF file was made from, and set spec.model.quantization for a "
+        "small one",
     ),
     Rule(
         cel="!self.startsWith('hf://') || self.matches('^hf://[^@]*@')",
-        message="spec.model.uri: a revision is missing: write hf://org/name@main, or a commit in place of "
-        "main",
+        message="a revision is missing: write hf://org/name@main, or a commit in place of main",
     ),
     Rule(
         cel="!self.matches('^hf://[^@]*@') || "
         "self.matches('^hf://[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*@[A-Za-z0-9][-A-Za-z0-9_./]*$')",
-        message="spec.model.uri: not a model of the Hub: write hf://org/name@revision",
+        message="not a model of the Hub: write hf://org/name@revision",
     ),
     Rule(
         cel="!self.startsWith('pvc://') || "
         "(self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9_.][-A-Za-z0-9_./]*$') && "
         "!self.matches('(/|^)[.][.](/|$)'))",
-        message="spec.model.uri: not a path in a claim: write pvc://claim/path, with the folder that holds "
-        "config.json",
+        message="not a path in a claim: write pvc://claim/path, with the folder that holds config.json",
     ),
     Rule(
         cel="!self.startsWith('s3://') || self.matches('^s3://[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]/[^ ]+$')",
-        message="spec.model.uri: not a path in a bucket: write s3://bucket/path, with the folder that holds "
-        "config.json",
+        message="not a path in a bucket: write s3://bucket/path, with the folder that holds config.json",
     ),
     Rule(
         cel="!self.startsWith('bundled://') || self == 'bundled://smollm2-135m-instruct'",
-        message="spec.model.uri: no such bundled model: write bundled://smollm2-135m-instruct",
+        message="no such bundled model: write bundled://smollm2-135m-instruct",
     ),
 )
 
 WEIGHTS_GONE = Rule(
-    cel="!self.matches('(?i)^(gguf|bitsandbytes|bnb.*|nf4|sparse.*|2:4|awq)$')",
-    message="spec.model.quantization.weights: GGUF, bitsandbytes, AutoAWQ's loader and sparsity are gone "
-    "from vLLM: write FP8, INT8 or INT4 with a compressed-tensors checkpoint, or Auto to take the "
-    "checkpoint as it is",
+    cel="!self.matches('(?i)^(gguf|bitsandbytes|bnb.*|nf4|sparse.*|2:4)$')",
+    message="GGUF, bitsandbytes and sparsity are gone from vLLM: write FP8, INT8 or INT4 with a "
+    "compressed-tensors checkpoint, or Auto to take the checkpoint as it is",
 )
 
 ServedName = Annotated[
@@ -81,14 +77,13 @@ class Quantization(ApiModel):
             Rule(
                 cel="self.source != 'Online' || self.weights == 'FP8'",
                 field_path=".source",
-                message="spec.model.quantization.source: Online quantizes at load and exists for FP8 alone: "
-                "write weights: FP8, or source: Checkpoint with a checkpoint that holds this format",
+                message="Online quantizes at load and exists for FP8 alone: write weights: FP8, or source: "
+                "Checkpoint with a checkpoint that holds this format",
             ),
             Rule(
                 cel="self.source != 'Checkpoint' || self.weights != 'None'",
                 field_path=".source",
-                message="spec.model.quantization.source: Checkpoint has nothing to read with weights: None: "
-                "write source: Auto",
+                message="Checkpoint has nothing to read with weights: None: write source: Auto",
             ),
         )
     )
@@ -129,8 +124,7 @@ class KvCache(ApiModel):
             Rule(
                 cel="type(self) == int ? self >= 67108864 : (!isQuantity(self) || "
                 "!quantity(self).isLessThan(quantity('64Mi')))",
-                message="spec.model.kvCache.size: too small to hold a request: write 64Mi or more, such as "
-                "4Gi",
+                message="too small to hold a request: write 64Mi or more, such as 4Gi",
             )
         ),
     )
@@ -167,26 +161,24 @@ class Model(ApiModel):
             Rule(
                 cel="!has(self.cache) || self.uri.startsWith('hf://')",
                 field_path=".cache",
-                message="spec.model.cache: only downloads of hf:// are cached: leave it out",
+                message="only downloads of hf:// are cached: leave it out",
             ),
             Rule(
                 cel="!has(self.secretRef) || self.uri.startsWith('hf://')",
                 field_path=".secretRef",
-                message="spec.model.secretRef: it holds the token for hf:// alone: leave it out; "
-                "credentials for s3:// go to spec.runtime.env as AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY with valueFrom.secretKeyRef",
+                message="it holds the token for hf:// alone: leave it out; credentials for s3:// go to "
+                "spec.runtime.env as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY with "
+                "valueFrom.secretKeyRef",
             ),
             Rule(
                 cel="!self.uri.startsWith('bundled://') || self.quantization.weights != 'INT4'",
                 field_path=".quantization.weights",
-                message="spec.model.quantization.weights: the bundled model comes in 16 bit and INT8: write "
-                "None or INT8",
+                message="the bundled model comes in 16 bit and INT8: write None or INT8",
             ),
             Rule(
                 cel="!self.uri.startsWith('bundled://') || self.maxModelTokens <= 8192",
                 field_path=".maxModelTokens",
-                message="spec.model.maxModelTokens: the bundled model was made for 8192 tokens: write 8192 "
-                "or less",
+                message="the bundled model was made for 8192 tokens: write 8192 or less",
             ),
         )
     )

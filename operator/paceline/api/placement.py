@@ -28,8 +28,8 @@ class TopologySpreadConstraint(ApiModel):
             Rule(
                 cel="!has(self.minDomains) || self.whenUnsatisfiable == 'DoNotSchedule'",
                 field_path=".minDomains",
-                message="spec.placement.topologySpreadConstraints: minDomains goes with whenUnsatisfiable: "
-                "DoNotSchedule: write that, or leave minDomains out",
+                message="minDomains goes with whenUnsatisfiable: DoNotSchedule: write that, or leave "
+                "minDomains out",
             )
         )
     )

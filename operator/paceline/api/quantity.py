@@ -13,6 +13,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
 
+from paceline.api.base import SAYS
+
 QUANTITY_PATTERN = r"^(\d+(\.\d{1,9})?|\.\d{1,9})(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?$"
 """No sign: no field of ours takes a negative amount. `n` and `u` exist in Kubernetes and serve nothing
 here."""
@@ -41,6 +43,7 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "pattern": QUANTITY_PATTERN,
             "maxLength": 32,
+            SAYS: "write a number with a unit, such as 4Gi, 500M or 250m",
         }
     ),
 ]

@@ -91,7 +91,7 @@ class EnvVarSource(ApiModel):
         json_schema_extra=rules(
             Rule(
                 cel="has(self.secretKeyRef) != has(self.configMapKeyRef)",
-                message="spec.runtime.env: write one of valueFrom.secretKeyRef and valueFrom.configMapKeyRef",
+                message="write one of valueFrom.secretKeyRef and valueFrom.configMapKeyRef",
             )
         )
     )
@@ -107,13 +107,13 @@ class EnvVar(ApiModel):
         json_schema_extra=rules(
             Rule(
                 cel="has(self.value) != has(self.valueFrom)",
-                message="spec.runtime.env: write either value or valueFrom of a variable",
+                message="write either value or valueFrom of a variable",
             ),
             Rule(
                 cel=f"!(self.name in [{_RESERVED_ENV_CEL}]) && !self.name.startsWith('PACELINE_')",
                 field_path=".name",
-                message="spec.runtime.env: Paceline sets this variable itself: leave it out (the token for "
-                "hf:// goes to spec.model.secretRef)",
+                message="Paceline sets this variable itself: leave it out (the token for hf:// goes to "
+                "spec.model.secretRef)",
             ),
         )
     )
@@ -136,6 +136,18 @@ ResourceName = Annotated[str, StringConstraints(max_length=317, pattern=QUALIFIE
 
 class Resources(ApiModel):
     """Requests and limits of a container (as in a pod)."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                cel="self.requests.all(name, !(name in self.limits) || "
+                "!isQuantity(string(self.requests[name])) || !isQuantity(string(self.limits[name])) || "
+                "!quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+                field_path=".requests",
+                message="more is requested than the limit allows: write requests up to the limits",
+            )
+        )
+    )
 
     requests: Annotated[dict[ResourceName, Quantity], Field(max_length=16)] = Field(
         default_factory=dict, description="What the container is promised."
@@ -164,14 +176,13 @@ class Runtime(ApiModel):
             Rule(
                 cel="!has(self.maxBatchedTokens) || self.maxBatchedTokens >= self.maxSequences",
                 field_path=".maxBatchedTokens",
-                message="spec.runtime.maxBatchedTokens: a step must take a token of every sequence: write "
-                "at least spec.runtime.maxSequences",
+                message="a step must take a token of every sequence: write at least "
+                "spec.runtime.maxSequences",
             ),
             Rule(
                 cel="!has(self.emulation) || self.extraArgs.size() == 0",
                 field_path=".extraArgs",
-                message="spec.runtime.extraArgs: the emulated engine has no vLLM to pass them to: leave "
-                "them out",
+                message="the emulated engine has no vLLM to pass them to: leave them out",
             ),
         )
     )
@@ -197,7 +208,7 @@ class Runtime(ApiModel):
             Rule(
                 cel="type(self) == int ? self >= 67108864 : (!isQuantity(self) || "
                 "!quantity(self).isLessThan(quantity('64Mi')))",
-                message="spec.runtime.sharedMemorySize: too small: write 64Mi or more",
+                message="too small: write 64Mi or more",
             )
         ),
     )
@@ -223,8 +234,8 @@ class Runtime(ApiModel):
                             Rule(
                                 cel="!self.matches('(?i)^--(quantization|load-format)[= "
                                 "]?.*(gguf|bitsandbytes)')",
-                                message="spec.runtime.extraArgs: GGUF and bitsandbytes are gone from vLLM: "
-                                "use spec.model.quantization with a safetensors checkpoint",
+                                message="GGUF and bitsandbytes are gone from vLLM: use "
+                                "spec.model.quantization with a safetensors checkpoint",
                             )
                         ),
                         **says(

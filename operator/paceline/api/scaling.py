@@ -25,8 +25,7 @@ class ReplicaBounds(ApiModel):
             Rule(
                 cel="self.min <= self.max",
                 field_path=".min",
-                message="spec.scaling.replicaBounds.min: more than max: write a number up to "
-                "spec.scaling.replicaBounds.max",
+                message="more than max: write a number up to spec.scaling.replicaBounds.max",
             )
         )
     )
@@ -53,35 +52,26 @@ class Scaling(ApiModel):
                 cel="!has(self.replicaBounds) || (self.replicas >= self.replicaBounds.min && self.replicas "
                 "<= self.replicaBounds.max)",
                 field_path=".replicas",
-                message="spec.scaling.replicas: outside of spec.scaling.replicaBounds: write a number "
-                "within them, or widen them",
-                message_expression="'spec.scaling.replicas: ' + string(self.replicas) + ' is outside of "
-                "spec.scaling.replicaBounds: write a number from ' + string(self.replicaBounds.min) + ' to "
-                "' + string(self.replicaBounds.max) + ', or widen them'",
+                message="outside of spec.scaling.replicaBounds: write a number within them, or widen them",
             ),
             Rule(
                 cel="self.allowedTensorParallelSizes.size() == 0 || self.tensorParallelSize in "
                 "self.allowedTensorParallelSizes",
                 field_path=".tensorParallelSize",
-                message="spec.scaling.tensorParallelSize: not in spec.scaling.allowedTensorParallelSizes: "
-                "write one of those, or add it there",
+                message="not in spec.scaling.allowedTensorParallelSizes: write one of those, or add it there",
             ),
             Rule(
                 cel="!has(self.gpuBudget) || self.replicas * self.tensorParallelSize <= self.gpuBudget.max",
                 field_path=".gpuBudget.max",
-                message="spec.scaling.gpuBudget.max: replicas × tensorParallelSize is more: write fewer of "
-                "them, or a larger budget",
-                message_expression="'spec.scaling.gpuBudget.max: replicas × tensorParallelSize is ' + "
-                "string(self.replicas * self.tensorParallelSize) + ': write fewer of them, or a budget of "
-                "at least that'",
+                message="replicas × tensorParallelSize is more: write fewer of them, or a larger budget",
             ),
             Rule(
                 cel="!has(self.gpuBudget) || !has(self.replicaBounds) || self.gpuBudget.max >= "
                 "self.replicaBounds.max * (self.allowedTensorParallelSizes.size() == 0 ? "
                 "self.tensorParallelSize : self.allowedTensorParallelSizes.min())",
                 field_path=".replicaBounds.max",
-                message="spec.scaling.replicaBounds.max: this many replicas of the smallest tensor-parallel "
-                "size exceed spec.scaling.gpuBudget.max: write fewer replicas or a larger budget",
+                message="this many replicas of the smallest tensor-parallel size exceed "
+                "spec.scaling.gpuBudget.max: write fewer replicas or a larger budget",
             ),
         )
     )
@@ -117,8 +107,7 @@ class Transition(ApiModel):
             Rule(
                 cel="self.pendingDeadlineSeconds <= self.readyDeadlineSeconds",
                 field_path=".pendingDeadlineSeconds",
-                message="spec.transition.pendingDeadlineSeconds: longer than "
-                "spec.transition.readyDeadlineSeconds: write at most that",
+                message="longer than spec.transition.readyDeadlineSeconds: write at most that",
             )
         )
     )

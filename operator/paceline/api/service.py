@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from paceline.api.accelerator import Accelerator
 from paceline.api.admission import Admission
-from paceline.api.base import MAX_NAME_LENGTH, ApiModel, Rule, StatusModel, rules
+from paceline.api.base import ApiModel, Rule, StatusModel, rules
 from paceline.api.endpoint import Endpoint
 from paceline.api.model import Model
 from paceline.api.observability import Observability
@@ -37,40 +37,36 @@ class InferenceServiceSpec(ApiModel):
             Rule(
                 cel="!self.model.uri.startsWith('bundled://') || self.scaling.tensorParallelSize in [1, 3]",
                 field_path=".scaling.tensorParallelSize",
-                message="spec.scaling.tensorParallelSize: it must divide the 9 attention heads of the "
-                "bundled model: write 1, 3 or 9",
+                message="it must divide the 9 attention heads and 1536 inner columns of the bundled model: "
+                "write 1 or 3",
             ),
             Rule(
                 cel="!self.model.uri.startsWith('bundled://') || "
                 "self.scaling.allowedTensorParallelSizes.all(size, size in [1, 3])",
                 field_path=".scaling.allowedTensorParallelSizes",
-                message="spec.scaling.allowedTensorParallelSizes: each must divide the 9 attention heads of "
-                "the bundled model: write 1, 3 or 9",
+                message="each must divide the 9 attention heads and 1536 inner columns of the bundled "
+                "model: write 1 or 3",
             ),
             Rule(
                 cel="!self.accelerator.resourceName.startsWith('nvidia.com/mig-') || "
                 "self.scaling.tensorParallelSize == 1",
                 field_path=".scaling.tensorParallelSize",
-                message="spec.scaling.tensorParallelSize: MIG slices cannot talk to each other: write 1, or "
-                "spec.accelerator.resourceName: nvidia.com/gpu",
+                message="MIG slices cannot talk to each other: write 1, or spec.accelerator.resourceName: "
+                "nvidia.com/gpu",
             ),
             Rule(
                 cel="has(self.admission.maxPromptTokens) || self.admission.maxOutputTokens < "
                 "self.model.maxModelTokens",
                 field_path=".admission.maxOutputTokens",
-                message="spec.admission.maxOutputTokens: it leaves no token of spec.model.maxModelTokens "
-                "for a prompt: write less, or a larger maxModelTokens",
+                message="it leaves no token of spec.model.maxModelTokens for a prompt: write less, or a "
+                "larger maxModelTokens",
             ),
             Rule(
                 cel="!has(self.admission.maxPromptTokens) || self.admission.maxPromptTokens + "
                 "self.admission.maxOutputTokens <= self.model.maxModelTokens",
                 field_path=".admission.maxPromptTokens",
-                message="spec.admission.maxPromptTokens: with maxOutputTokens it exceeds "
-                "spec.model.maxModelTokens: write less, or a larger maxModelTokens",
-                message_expression="'spec.admission.maxPromptTokens: with maxOutputTokens it makes ' + "
-                "string(self.admission.maxPromptTokens + self.admission.maxOutputTokens) + ' tokens and "
-                "spec.model.maxModelTokens is ' + string(self.model.maxModelTokens) + ': write less, or a "
-                "larger maxModelTokens'",
+                message="with maxOutputTokens it exceeds spec.model.maxModelTokens: write less, or a larger "
+                "maxModelTokens",
             ),
             Rule(
                 cel="self.slo.latencyClasses.all(c, c.timeToFirstToken.thresholdMilliseconds + "
@@ -79,37 +75,40 @@ class InferenceServiceSpec(ApiModel):
                 "self.admission.maxOutputTokens * c.timePerOutputToken.thresholdMilliseconds <= "
                 "self.admission.maxRequestSeconds * 1000)",
                 field_path=".admission.maxRequestSeconds",
-                message="spec.admission.maxRequestSeconds: a request may meet its targets in "
-                "spec.slo.latencyClasses and still be cut off (TTFT target + maxOutputTokens × TPOT target "
-                "is longer): write more seconds, or a smaller maxOutputTokens",
+                message="a request may meet its targets in spec.slo.latencyClasses and still be cut off "
+                "(TTFT target + maxOutputTokens × TPOT target is longer): write more seconds, or a smaller "
+                "maxOutputTokens",
             ),
             Rule(
                 cel="self.slo.latencyClasses.size() > 0 || (has(self.slo.preset) && self.slo.preset == "
                 "'Interactive' ? 500 + self.admission.maxOutputTokens * 30 : 2000 + "
                 "self.admission.maxOutputTokens * 100) <= self.admission.maxRequestSeconds * 1000",
                 field_path=".admission.maxRequestSeconds",
-                message="spec.admission.maxRequestSeconds: a request may meet the targets of "
-                "spec.slo.preset (Standard unless given) and still be cut off (TTFT target + "
-                "maxOutputTokens × TPOT target is longer): write more seconds, or a smaller maxOutputTokens",
+                message="a request may meet the targets of spec.slo.preset (Standard unless given) and "
+                "still be cut off (TTFT target + maxOutputTokens × TPOT target is longer): write more "
+                "seconds, or a smaller maxOutputTokens",
             ),
             Rule(
                 cel="self.router.hold.maxSeconds <= self.admission.maxRequestSeconds",
                 field_path=".router.hold.maxSeconds",
-                message="spec.router.hold.maxSeconds: longer than spec.admission.maxRequestSeconds: write "
-                "at most that",
+                message="longer than spec.admission.maxRequestSeconds: write at most that",
             ),
             Rule(
                 cel="self.accelerator.resourceName != 'cpu' || self.model.quantization.weights != 'FP8' || "
                 "has(self.runtime.emulation)",
                 field_path=".model.quantization.weights",
-                message="spec.model.quantization.weights: FP8 weights need a GPU and "
-                "spec.accelerator.resourceName is cpu: write INT8 or None",
+                message="FP8 weights need a GPU and spec.accelerator.resourceName is cpu: write INT8 or None",
+            ),
+            Rule(
+                cel="!has(self.scaling.gpuBudget) || self.accelerator.resourceName != 'cpu'",
+                field_path=".scaling.gpuBudget",
+                message="it counts GPUs, and spec.accelerator.resourceName is cpu: leave it out",
             ),
             Rule(
                 cel="[self.runtime.resources.requests, self.runtime.resources.limits].all(r, "
                 "!r.exists(name, name.startsWith('nvidia.com/') || name.startsWith('amd.com/')))",
                 field_path=".runtime.resources",
-                message="spec.runtime.resources: GPUs follow from spec.accelerator.resourceName and "
+                message="GPUs follow from spec.accelerator.resourceName and "
                 "spec.scaling.tensorParallelSize: write cpu, memory and other resources here",
             ),
         )
@@ -168,11 +167,6 @@ class InferenceService(ApiModel):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            Rule(
-                cel=f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-                message="metadata.name: the names of the pods are made from it: write at most "
-                f"{MAX_NAME_LENGTH} characters",
-            ),
             Rule(
                 cel="self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
                 message="metadata.name: a Service gets this name: write lower case letters, digits and '-', "

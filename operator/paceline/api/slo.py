@@ -75,22 +75,19 @@ class Slo(ApiModel):
             Rule(
                 cel="!has(self.preset) || self.latencyClasses.size() == 0",
                 field_path=".preset",
-                message="spec.slo.preset: a preset already sets the targets: write preset or "
-                "latencyClasses, not both",
+                message="a preset already sets the targets: write preset or latencyClasses, not both",
             ),
             Rule(
                 cel="self.latencyClasses.size() == 0 || !has(self.latencyClasses[self.latencyClasses.size() "
                 "- 1].maxPromptTokens)",
                 field_path=".latencyClasses",
-                message="spec.slo.latencyClasses: the last class takes every longer prompt: leave its "
-                "maxPromptTokens out",
+                message="the last class takes every longer prompt: leave its maxPromptTokens out",
             ),
             Rule(
                 cel="[0, 1, 2, 3, 4, 5, 6].all(i, i + 1 >= self.latencyClasses.size() || "
                 "has(self.latencyClasses[i].maxPromptTokens))",
                 field_path=".latencyClasses",
-                message="spec.slo.latencyClasses: only the last class may be unbounded: write "
-                "maxPromptTokens in every other one",
+                message="only the last class may be unbounded: write maxPromptTokens in every other one",
             ),
             Rule(
                 cel="[0, 1, 2, 3, 4, 5].all(i, i + 2 >= self.latencyClasses.size() || "
@@ -98,8 +95,7 @@ class Slo(ApiModel):
                 "1].maxPromptTokens) || self.latencyClasses[i].maxPromptTokens < self.latencyClasses[i + "
                 "1].maxPromptTokens)",
                 field_path=".latencyClasses",
-                message="spec.slo.latencyClasses: the first match counts: write the classes with ascending "
-                "maxPromptTokens",
+                message="the first match counts: write the classes with ascending maxPromptTokens",
             ),
         )
     )
