@@ -132,13 +132,18 @@ class Reconcile:
         self._refused: set[str] = set()
         self._differs_since_s: float | None = None
         self._alarmed = False
+        self._unrepaired = False
         self._equalled = False
         self._answered_s = -math.inf
         self._eviction: asyncio.Task[int] | None = None
 
     @property
     def equalled_once(self) -> bool:
-        """Whether the router's list has once been equal to the Ready pods."""
+        """Whether the router's list has once been equal to the Ready pods.
+
+        Pods whose port did not answer the router are left out of this, not of the divergence: one dead
+        engine must not keep every new gate from becoming ready.
+        """
         return self._equalled
 
     def silent_s(self) -> float:
@@ -171,12 +176,18 @@ class Reconcile:
             self._account(Difference(missing=wanted, ghosts=frozenset()), equal=False)
             return
         difference = Difference.between(listed=listed, wanted=wanted)
-        if difference:
-            try:
+        try:
+            if difference:
                 difference = Difference.between(listed=listed, wanted=await self._wanted.read())
-                await self._repair(difference)
-            except (PodsUnreadable, RouterSilent) as error:
-                log.warning("reconcile_failed", error=str(error))
+            await self._repair(difference)
+            self._unrepaired = False
+        except (PodsUnreadable, RouterSilent) as error:
+            if not self._unrepaired:
+                self._unrepaired = True
+                log.warning("router_list_unrepaired", error=str(error))
+        self._refused &= difference.missing
+        if not difference.ghosts and difference.missing == self._refused:
+            self._equalled = True
         self._account(difference, equal=not difference)
 
     async def evict_dead(self) -> int:
@@ -222,7 +233,7 @@ class Reconcile:
             elif worker not in self._refused:
                 # Said once: the next tries, one in six seconds, are not news.
                 self._refused.add(worker)
-                log.warning("worker_not_added", worker=worker, why="Ready, but /health does not answer")
+                log.warning("worker_not_added", worker=worker, why="Ready, but the router did not take it")
         except RouterSilent as error:
             log.warning("worker_not_added", worker=worker, why=str(error))
         finally:
@@ -245,7 +256,7 @@ class Reconcile:
         if equal:
             if self._alarmed:
                 log.info("router_list_equal_again")
-            self._differs_since_s, self._alarmed, self._equalled = None, False, True
+            self._differs_since_s, self._alarmed = None, False
             self._metrics.router_divergence_s.set(0)
             return
         if self._differs_since_s is None:
