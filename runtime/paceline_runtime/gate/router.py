@@ -6,6 +6,7 @@ vllm-router 0.1.17; docs/gate.md tells each. Nothing here may depend on a servic
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
@@ -27,6 +28,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = {"RUST_LOG": "warn"}
 MAX_PAYLOAD_BYTES: Final = 64 * 1024 * 1024
 """Above the gate's own limit, so that the gate is the one that answers 413."""
 
+_EQUALITY: Final = re.compile(r"[^\s=!]+=[^\s=]+")
+
 TIMEOUT_SLACK_S: Final = 60
 """The router's time-out covers a whole answer. The gate's cut, which says why, must come first."""
 
@@ -47,8 +50,7 @@ def argv(
     """
     labels = selector.split(",")
     for label in labels:
-        key, equals, value = label.partition("=")
-        if not key or not equals or not value or key.endswith("!") or value.startswith("="):
+        if not _EQUALITY.fullmatch(label):
             raise ValueError(f"--selector {selector!r}: {label!r} is not of the form key=value")
     return [
         *(sys.executable, "-m", "vllm_router.launch_router"),
