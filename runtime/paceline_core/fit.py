@@ -179,7 +179,11 @@ def _groups(facts: CheckpointFacts, setup: EngineSetup) -> Iterator[Refusal]:
         for name, columns in split:
             if columns is None or columns % size or not (columns // size) % group:
                 continue
-            fits = [n for n in range(1, size) if not columns % n and not (columns // n) % group]
+            fits = [
+                n
+                for n in range(1, size)
+                if not columns % n and not (columns // n) % group and not tuple(_shape(facts, n))
+            ]
             way_out = (
                 f"write one of {_listed(fits)}"
                 if fits

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, StringConstraints, WithJsonSchema
 
 from paceline.api.base import SAYS
 
-QUANTITY_PATTERN = r"^(\d+(\.\d{1,9})?|\.\d{1,9})(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?\d{1,2})?$"
+QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]{1,9})?|\.[0-9]{1,9})(m|[kMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$"
 """No sign: no field of ours takes a negative amount. `n` and `u` exist in Kubernetes and serve nothing
 here."""
 

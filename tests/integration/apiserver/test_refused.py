@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kubernetes.client import ApiException
 
+from paceline_core import UriError, parse_uri
 from tests.integration.apiserver.conftest import Create, minimal
 
 pytestmark = pytest.mark.apiserver
@@ -592,6 +595,39 @@ def test_a_mistake_is_refused_on_its_field_with_the_way_out(
     assert any(where == field and says in message for where, message in causes), "\n".join(map(str, causes))
     # What a person sees names the field, too.
     assert field.replace("<nil>", "metadata.name") in status["message"]
+
+
+def _accepted(create: Create, uri: str) -> bool:
+    try:
+        create(_changed(minimal(), {"spec.model.uri": uri}))
+    except ApiException as refused:
+        if refused.status != 422:
+            raise
+        return False
+    return True
+
+
+def _parsed(uri: str) -> bool:
+    try:
+        parse_uri(uri)
+    except UriError:
+        return False
+    return True
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    scheme=st.sampled_from(["hf://", "pvc://", "s3://", "bundled://", "gs://", ""]),
+    rest=st.one_of(
+        st.text(alphabet="aB1-._/@ ", max_size=14),
+        st.from_regex(r"[aB]{1,3}/[aB.]{1,3}@[a./]{1,4}", fullmatch=True),
+        st.from_regex(r"[a.-]{1,4}/([aB.-]{1,3}/){0,2}[.]{0,2}(a[.]gguf)?", fullmatch=True),
+    ),
+)
+def test_the_api_server_and_the_parser_of_the_pods_take_the_same_uris(
+    create: Create, scheme: str, rest: str
+) -> None:
+    assert _accepted(create, scheme + rest) is _parsed(scheme + rest)
 
 
 def test_at_least_forty_kinds_of_mistakes_are_tried() -> None:
