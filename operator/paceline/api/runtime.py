@@ -66,7 +66,9 @@ RESERVED_ENV = (
     "VLLM_PLUGINS",
     "VLLM_CPU_KVCACHE_SPACE",
     "VLLM_CPU_OMP_THREADS_BIND",
+    "OMP_NUM_THREADS",
     "VLLM_HOST_IP",
+    "VLLM_NO_USAGE_STATS",
     "VLLM_PORT",
 )
 """What Paceline or the device plugin sets. Beside these, every name that begins with PACELINE_."""
