@@ -71,7 +71,7 @@ class LocalProcess:
     def wait_ready(self, *, within_s: float, tell: Callable[[str], None]) -> float:
         """Seconds until it answers requests; `tell` hears every few seconds that it does not yet."""
         started_s = time.monotonic()
-        told_s = started_s
+        told_s, told_line = started_s, ""
         while not self._is_ready():
             if self.process.poll() is not None:
                 raise EngineFailed(self._last_words())
@@ -79,8 +79,9 @@ class LocalProcess:
             if now_s - started_s > within_s:
                 raise EngineFailed(f"not ready after {within_s:.0f} s\n{self._last_words()}")
             if now_s - told_s >= PROGRESS_EVERY_S:
-                told_s = now_s
-                tell(f"{now_s - started_s:3.0f} s  {self._last_line()}")
+                line = self._last_line()
+                tell(f"{now_s - started_s:3.0f} s  {line if line != told_line else '…'}")
+                told_s, told_line = now_s, line
             time.sleep(POLL_S)
         return time.monotonic() - started_s
 

@@ -88,7 +88,7 @@ def _introduce(run: LocalRun, *, url: str, took_s: float) -> None:
     click.secho(f"{run.name} is ready after {took_s:.0f} s: {url}/v1", bold=True)
     click.echo(
         f"  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"model": "{run.served_name}", "messages": '
+        f'    -d \'{{"model": "{run.served_name}", "temperature": 0, "messages": '
         '[{"role": "user", "content": "What is the capital of France?"}]}\''
     )
     click.echo("Ctrl-C ends it.")
