@@ -1,6 +1,7 @@
 """The commands of the router pod: `gate`, its preStop `gate-drain`, and `router`.
 
-Registered by `paceline_runtime.cli`. Options are checked here; nothing else happens here.
+Registered by `paceline_runtime.cli`. Options are checked here; nothing else happens here. What `gate` alone
+needs is imported by it: the preStop hook starts in a busy pod and must not wait for a server's imports.
 """
 
 from __future__ import annotations
@@ -8,23 +9,18 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
-import sys
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
-import aiohttp
 import click
-import structlog
 
-from paceline_runtime.gate import drain as drain_socket
-from paceline_runtime.gate import process
+from paceline_core import GATE_ACCEPT_S
+from paceline_runtime.gate import drain_hook
 from paceline_runtime.gate import router as router_process
-from paceline_runtime.gate.keys import KeysUnreadable
-from paceline_runtime.gate.pods import ApiServer, service_account
-from paceline_runtime.gate.proxy import Limits
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from paceline_runtime.gate.process import Engines
 
 SOCKET = Path("/run/paceline/gate.sock")
 
@@ -58,18 +54,6 @@ class Worker(click.ParamType[str]):
         except ValueError:
             self.fail(f"{value!r} is not of the form IP:PORT", param, ctx)
         return value
-
-
-def _log_as_key_value() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 @click.command()
@@ -116,7 +100,12 @@ def gate(
     api_server: str | None,
 ) -> None:
     """Guard the router of one service."""
-    engines: process.Engines | frozenset[str]
+    from paceline_runtime.gate import process
+    from paceline_runtime.gate.keys import KeysUnreadable
+    from paceline_runtime.gate.proxy import Limits
+    from paceline_runtime.logs import configure_logs
+
+    engines: Engines | frozenset[str]
     if no_discovery:
         engines = frozenset(workers)
     else:
@@ -136,16 +125,17 @@ def gate(
         targets=targets,
         socket=socket,
     )
-    _log_as_key_value()
+    configure_logs()
     try:
         asyncio.run(process.run(settings))
     except KeysUnreadable as error:
         raise click.ClickException(str(error)) from error
 
 
-def _engines(
-    namespace: str | None, *, selector: str | None, port: int, api_server: str | None
-) -> process.Engines:
+def _engines(namespace: str | None, *, selector: str | None, port: int, api_server: str | None) -> Engines:
+    from paceline_runtime.gate.pods import ApiServer, service_account
+    from paceline_runtime.gate.process import Engines
+
     if not namespace or not selector:
         raise click.UsageError("--namespace and --selector are needed to find the pods (or --no-discovery)")
     account = service_account()
@@ -161,20 +151,18 @@ def _engines(
         )
     if api is None:
         raise click.UsageError("not in a cluster: give --api-server, or --no-discovery with --worker")
-    return process.Engines(api=api, namespace=namespace, selector=selector, port=port)
+    return Engines(api=api, namespace=namespace, selector=selector, port=port)
 
 
 @click.command("gate-drain")
 @click.option("--socket", type=click.Path(path_type=Path), default=SOCKET, show_default=True)
-@click.option(
-    "--accept-seconds", type=click.FloatRange(min=0), default=drain_socket.ACCEPT_S, show_default=True
-)
+@click.option("--accept-seconds", type=click.FloatRange(min=0), default=GATE_ACCEPT_S, show_default=True)
 def gate_drain(socket: Path, accept_seconds: float) -> None:
     """preStop of the gate: leave the endpoints, go on accepting for a while."""
     try:
-        asyncio.run(drain_socket.ask(socket, accept_s=accept_seconds))
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise click.ClickException(f"no gate answers on {socket}: {error}") from error
+        drain_hook.drain(socket, accept_s=accept_seconds)
+    except drain_hook.NoGate as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command()
@@ -208,6 +196,5 @@ def router(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _log_as_key_value()
-    log.info("router_started", service=service, policy=policy, port=port)
+    click.echo(f"event=router_started service={service} policy={policy} port={port}", err=True)
     os.execve(argv[0], argv, {**os.environ, **router_process.ENVIRONMENT})

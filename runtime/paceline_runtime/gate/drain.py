@@ -8,18 +8,12 @@ anything: the kubelet's SIGTERM does that, after the hook has waited.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from typing import Final
 
-import aiohttp
 import structlog
 from aiohttp import web
 
 log = structlog.get_logger(__name__)
-
-ACCEPT_S: Final = 15.0
-"""How long a draining gate goes on accepting: endpoint slices and kube-proxy on a slow node take seconds."""
 
 
 class Drain:
@@ -58,18 +52,3 @@ def _make_way(socket: Path) -> None:
     socket.parent.mkdir(parents=True, exist_ok=True)
     # A gate that was killed leaves its socket file behind in the pod's volume.
     socket.unlink(missing_ok=True)
-
-
-async def ask(socket: Path, *, accept_s: float) -> None:
-    """Begin the drain of the gate behind `socket` and wait while it still accepts.
-
-    Raises aiohttp.ClientError or OSError where no gate listens.
-    """
-    timeout = aiohttp.ClientTimeout(total=5)
-    connector = aiohttp.UnixConnector(path=str(socket))
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-        session.post("http://gate/drain") as response,
-    ):
-        response.raise_for_status()
-    await asyncio.sleep(accept_s)

@@ -7,14 +7,14 @@ not carry anything about a single request.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, Field, ValidationError
+
+from paceline_core import Targets, TargetsError
 
 log = structlog.get_logger(__name__)
 
@@ -25,15 +25,6 @@ the other."""
 HOLD_EDGES_S: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 CutReason = Literal["max_request_seconds", "engine_lost"]
-
-
-class Targets(BaseModel):
-    """The part of targets.json that the gate needs."""
-
-    class LatencyClass(BaseModel):
-        threshold_ms: float = Field(alias="timeToFirstTokenMilliseconds", gt=0)
-
-    latency_classes: list[LatencyClass] = Field(alias="latencyClasses")
 
 
 class Metrics:
@@ -136,10 +127,11 @@ class TargetsFile:
             return
         self._seen = content
         try:
-            targets = Targets.model_validate(json.loads(content))
-        except (ValidationError, ValueError) as error:
+            targets = Targets.from_json(content)
+        except TargetsError as error:
             log.error("targets_invalid", path=str(self._path), error=str(error))
             return
-        edges_s = [latency_class.threshold_ms / 1000 for latency_class in targets.latency_classes]
+        # The gate counts no prompt tokens: a target that grows with the prompt has its edge where it starts.
+        edges_s = [one.ttft_ms / 1000 for one in targets.classes]
         self._metrics.set_ttft_targets(edges_s)
         log.info("targets_read", ttft_targets_s=edges_s)

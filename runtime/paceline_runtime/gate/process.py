@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +182,7 @@ async def _keep(name: str, part: Callable[[], Awaitable[None]]) -> None:
         try:
             await part()
         except Exception:
-            log.exception("upkeep_failed", part=name)
+            log.error("upkeep_failed", part=name, traceback=traceback.format_exc())
         await asyncio.sleep(1)
 
 

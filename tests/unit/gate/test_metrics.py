@@ -15,9 +15,12 @@ def edges(metrics: Metrics, name: str) -> list[str]:
     return [line.split('"')[1] for line in lines if line.startswith(f"{name}_bucket")]
 
 
-def targets(*thresholds_ms: float) -> str:
-    classes = [{"name": f"c{ms}", "timeToFirstTokenMilliseconds": ms} for ms in thresholds_ms]
-    return json.dumps({"latencyClasses": classes})
+def targets(*thresholds_ms: int) -> str:
+    *bounded, last = (
+        {"name": f"c{ms}", "timeToFirstTokenMilliseconds": ms, "timePerOutputTokenMilliseconds": 40}
+        for ms in thresholds_ms
+    )
+    return json.dumps({"latencyClasses": [*({**one, "maxPromptTokens": 100} for one in bounded), last]})
 
 
 def test_the_series_are_these() -> None:

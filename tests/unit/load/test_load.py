@@ -68,7 +68,7 @@ async def serve() -> AsyncIterator[Serve]:
     async def start(answer: Answer) -> str:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0)
         runners.append(runner)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -100,21 +100,32 @@ def delta(text: str | None = None, finish: str | None = None) -> dict[str, objec
 WHOLE = (delta("a"), delta("b"), delta("c"), delta(finish="length"))
 
 
-async def one(url: str, **load: object) -> Summary:
+async def some(url: str, **load: object) -> OpenLoop:
+    """A few requests, each read to its end."""
     loop = OpenLoop(url, model="m", load=Load(rate_per_s=100, process="constant", **load))  # type: ignore[arg-type]
     async with loop.running():
         await asyncio.sleep(0.05)
-    return loop.summary()
+    assert loop.records
+    return loop
+
+
+async def one(url: str, **load: object) -> Summary:
+    return (await some(url, **load)).summary()
 
 
 async def test_a_whole_stream_succeeds(serve: Serve) -> None:
     usage = {"choices": [], "usage": {"completion_tokens": 5}}
-    summary = await one(await serve(stream(*WHOLE, usage, pause_s=0.05)))
-    assert summary.failed == 0
-    assert summary.output_tokens == 5 * summary.ok
-    assert summary.ttft_s.p50 == pytest.approx(0.05, abs=0.04)
-    # Two gaps of 50 ms over four gaps between the five tokens that the service counted.
-    assert summary.tpot_s.p50 == pytest.approx(0.025, abs=0.02)
+    loop = await some(await serve(stream(*WHOLE, usage, pause_s=0.05)))
+    assert loop.summary().failed == 0
+    assert loop.summary().output_tokens == 5 * len(loop.records)
+    for record in loop.records:
+        assert record.started_s is not None
+        assert record.first_token_s is not None
+        assert record.last_token_s is not None
+        assert record.chunks == 3
+        assert record.ttft_s == record.first_token_s - record.started_s >= 0.05
+        # Four gaps between the five tokens that the service counted, though they came in three chunks.
+        assert record.tpot_s == (record.last_token_s - record.first_token_s) / 4
 
 
 @pytest.mark.parametrize(
