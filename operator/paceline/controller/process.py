@@ -72,7 +72,10 @@ class OperatorProcess:
         self._catch_signals()
         connection = await Connection.load(kubeconfig=self._settings.kubeconfig)
         client = ApiClient(
-            connection, fence=self._fence, instruments=self._instruments, connections=self._settings.width + 4
+            connection,
+            fence=self._fence,
+            instruments=self._instruments,
+            connections=self._settings.width + self._settings.narrow + 2,
         )
         ops = OpsServer(
             self._instruments,
@@ -126,7 +129,7 @@ class OperatorProcess:
     async def _work(
         self, connection: Connection, client: ApiClient, sweep: Sweep, keep: asyncio.Task[None]
     ) -> None:
-        turnstile = Turnstile(width=self._settings.width)
+        turnstile = Turnstile(width=self._settings.width, narrow=self._settings.narrow)
         conflicts = ConflictBook()
         events = EventRecorder(
             client, turnstile=turnstile, instruments=self._instruments, instance=self._settings.lease.identity

@@ -7,6 +7,8 @@ comes from the cache, and what it does goes to the writer. The order of executio
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -43,7 +45,12 @@ class Result:
     """What the worker does with the key."""
 
     requeue_after_s: float | None = None
-    look_again: bool = False
+    too_early: bool = False
+    """The cache was behind the cluster: the same look again, soon."""
+
+    moved: bool = False
+    """Something was written: a new look, in its time."""
+
     failed: bool = False
     gone: bool = False
 
@@ -156,31 +163,52 @@ class Reconciler:
         urgent_done: Callable[[], None],
     ) -> Result:
         if what.status_first and not await self._status_writer.write(key, raw, what.status, first=True):
-            return Result(look_again=True)
+            return Result(too_early=True)
         run = _Run()
-        applies, urgent = list(what.apply), _urgent_count(what.apply)
-        for index, action in enumerate(applies):
-            if index == urgent:
+        for priority, group in itertools.groupby(what.apply, key=lambda action: action.priority):
+            if priority > ENGINES:
                 urgent_done()
-            if run.looks_again or (run.step_failed and action.status_first):
-                break
-            await self._attempt(run, key, action, self._writer.apply(key, action, status=status))
+            await self._apply_group(run, key, tuple(group), status=status, in_order=priority == ENGINES)
         urgent_done()
         for gone in what.delete:
-            if run.looks_again or (run.step_failed and gone.status_first):
+            if run.too_early or (run.step_failed and gone.status_first):
                 break
             await self._attempt(run, key, gone, self._writer.delete(key, gone, priority=AFTER_ENGINES))
-        if run.looks_again:
-            return Result(look_again=True)
+        if run.too_early:
+            return Result(too_early=True)
+        if run.moved and status is None and not run.failed and not what.status_first:
+            # The status of a service whose children are seconds old is out of date before it is written, and
+            # costs the API server more than any of them: the next look writes the first one.
+            return Result(moved=True)
         if not what.status_first and not await self._status_writer.write(key, raw, what.status):
-            return Result(look_again=True)
+            return Result(too_early=True)
         for event in what.events:
             self._events.post(raw, event)
-        return Result(
-            requeue_after_s=what.requeue_after_s,
-            look_again=run.moved,
-            failed=run.failed,
-        )
+        return Result(requeue_after_s=what.requeue_after_s, moved=run.moved, failed=run.failed)
+
+    async def _apply_group(
+        self,
+        run: _Run,
+        key: ServiceKey,
+        actions: tuple[Apply, ...],
+        *,
+        status: InferenceServiceStatus | None,
+        in_order: bool,
+    ) -> None:
+        """Actions of one priority: those on engines one by one (what comes before what goes), others at once."""
+        if not in_order:
+            if not run.too_early:
+                await asyncio.gather(
+                    *(
+                        self._attempt(run, key, one, self._writer.apply(key, one, status=status))
+                        for one in actions
+                    )
+                )
+            return
+        for one in actions:
+            if run.too_early or (run.step_failed and one.status_first):
+                return
+            await self._attempt(run, key, one, self._writer.apply(key, one, status=status))
 
     async def _attempt(
         self, run: _Run, key: ServiceKey, action: Apply | Delete, call: Awaitable[Outcome]
@@ -209,22 +237,17 @@ class Reconciler:
         if written and event is not None:
             self._events.post(raw, event)
             log.warning("spec is refused", service=key.name, namespace=key.namespace, error=event.message)
-        return Result(look_again=not written)
+        return Result(too_early=not written)
 
 
 class _Run:
     """What happened so far in one reconcile."""
 
-    __slots__ = ("failed", "looks_again", "moved", "step_failed")
+    __slots__ = ("failed", "moved", "step_failed", "too_early")
 
     def __init__(self) -> None:
-        self.moved = self.looks_again = self.failed = self.step_failed = False
+        self.moved = self.too_early = self.failed = self.step_failed = False
 
     def note(self, outcome: Outcome) -> None:
         self.moved = self.moved or outcome in (Outcome.WROTE, Outcome.LEARNED)
-        self.looks_again = self.looks_again or outcome is Outcome.LOOK_AGAIN
-
-
-def _urgent_count(applies: tuple[Apply, ...]) -> int:
-    """How many of the applies, from the front, a pod of the engine needs to exist."""
-    return next((i for i, action in enumerate(applies) if action.priority > ENGINES), len(applies))
+        self.too_early = self.too_early or outcome is Outcome.LOOK_AGAIN

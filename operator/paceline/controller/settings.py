@@ -29,5 +29,8 @@ class OperatorSettings:
     """Every service is looked at this often though nothing was heard: deadlines, lost events, our own
     faults."""
 
-    width: int = 10
-    """Requests to the API server at a time. More only makes each slower on a small control plane."""
+    width: int = 8
+    """Urgent requests to the API server at a time. More only makes each slower on a small control plane."""
+
+    narrow: int = 3
+    """Other requests at a time."""

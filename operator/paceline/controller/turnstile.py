@@ -1,8 +1,8 @@
-"""Who may call the API server next: a few at a time, the urgent first, and nobody waits for ever.
+"""Who may call the API server next: a few at a time, the urgent before everything else, and nobody waits for ever.
 
-A new service's Deployment goes before the other children of all services. Each caller has a place in time,
-`now + priority x PATIENCE_S`, and the earliest place goes next: so a low priority waits behind the higher
-ones that come within its patience, and no longer.
+What makes a new service's engine appear goes before the other children of all services. On a small control
+plane that means more than an order of the waiting ones: a server that is busy with routers and policies answers
+the urgent call late. So the patient ones enter a few at a time, and only while no urgent one is inside.
 """
 
 from __future__ import annotations
@@ -13,41 +13,95 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-PATIENCE_S = 0.5
-"""How long one unit of priority lets others pass. The fleet counts in tens: what is one step behind waits for
-five seconds of new services at most."""
+from paceline.fleet.manifests import ENGINES
+
+URGENT = ENGINES
+"""Callers of this priority or a smaller number are urgent."""
+
+PATIENCE_S = 30.0
+"""A patient caller that has waited this long is treated as an urgent one."""
 
 
 class Turnstile:
-    def __init__(self, *, width: int) -> None:
-        self._free = width
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+    """Belongs to one event loop.
+
+    inside: urgent <= width, patient <= narrow; a patient one enters only if no urgent one is inside or waits
+    """
+
+    def __init__(self, *, width: int, narrow: int) -> None:
+        self._width = width
+        self._narrow = narrow
+        self._urgent_inside = 0
+        self._patient_inside = 0
+        self._urgent: list[_Waiting] = []
+        self._patient: list[_Waiting] = []
         self._tie = itertools.count()
 
     @asynccontextmanager
     async def turn(self, priority: int) -> AsyncIterator[None]:
         """Hold one of the places for the length of the block."""
-        if self._free > 0 and not self._waiting:
-            self._free -= 1
-        else:
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[None] = loop.create_future()
-            heapq.heappush(self._waiting, (loop.time() + priority * PATIENCE_S, next(self._tie), future))
-            try:
-                await future
-            except asyncio.CancelledError:
-                if future.done() and not future.cancelled():
-                    self._leave()
-                raise
+        urgent = priority <= URGENT
+        waiting = _Waiting(priority, next(self._tie), asyncio.get_running_loop().create_future())
+        heapq.heappush(self._urgent if urgent else self._patient, waiting)
+        patience = None if urgent else self._be_patient(waiting)
+        self._admit()
+        try:
+            await waiting.future
+        except asyncio.CancelledError:
+            if waiting.future.done() and not waiting.future.cancelled():
+                self._leave(urgent=waiting.future.result())
+            raise
+        finally:
+            if patience is not None:
+                patience.cancel()
         try:
             yield
         finally:
-            self._leave()
+            self._leave(urgent=waiting.future.result())
 
-    def _leave(self) -> None:
-        while self._waiting:
-            _, _, future = heapq.heappop(self._waiting)
-            if not future.done():
-                future.set_result(None)
-                return
-        self._free += 1
+    def _be_patient(self, waiting: _Waiting) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(PATIENCE_S, self._lose_patience, waiting)
+
+    def _lose_patience(self, waiting: _Waiting) -> None:
+        if not waiting.future.done():
+            # Its entry among the patient is skipped once the future is done.
+            heapq.heappush(self._urgent, waiting)
+            self._admit()
+
+    def _leave(self, *, urgent: bool) -> None:
+        if urgent:
+            self._urgent_inside -= 1
+        else:
+            self._patient_inside -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._urgent_inside < self._width and (first := _first(self._urgent)) is not None:
+            self._urgent_inside += 1
+            first.future.set_result(True)
+        if self._urgent_inside:
+            return
+        while self._patient_inside < self._narrow and (first := _first(self._patient)) is not None:
+            self._patient_inside += 1
+            first.future.set_result(False)
+
+
+class _Waiting:
+    """One caller; the future's result says as what it came in."""
+
+    __slots__ = ("future", "order")
+
+    def __init__(self, priority: int, tie: int, future: asyncio.Future[bool]) -> None:
+        self.order = (priority, tie)
+        self.future = future
+
+    def __lt__(self, other: _Waiting) -> bool:
+        return self.order < other.order
+
+
+def _first(heap: list[_Waiting]) -> _Waiting | None:
+    while heap:
+        waiting = heapq.heappop(heap)
+        if not waiting.future.done():
+            return waiting
+    return None

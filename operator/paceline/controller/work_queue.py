@@ -13,6 +13,13 @@ import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CALM_S = 1.0
+"""Between two ordinary looks at the same service. A new service causes some thirty watch events within a few
+seconds, and each alone would be a reason to look."""
+
+URGENT_CALM_S = 0.1
+"""The same for urgent looks: a foreign controller that deletes what we make must not turn us into a loop."""
+
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 60.0
 
@@ -45,15 +52,20 @@ class WorkQueue:
         self._working: set[ServiceKey] = set()
         self._timers: dict[ServiceKey, asyncio.TimerHandle] = {}
         self._failures: dict[ServiceKey, int] = {}
+        self._started_s: dict[ServiceKey, float] = {}
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, key: ServiceKey, *, urgent: bool = False) -> None:
-        """Look at it as soon as a worker is free; urgent ones (a new service, a lost child) before the
-        others."""
+        """Look at it soon: an urgent one (a new service, a lost child) as soon as a worker is free and before the
+        others, an ordinary one when its calm is over."""
         loop = asyncio.get_running_loop()
+        calm_until_s = self._started_s.get(key, float("-inf")) + (URGENT_CALM_S if urgent else CALM_S)
+        if calm_until_s > loop.time():
+            self.add_after(key, calm_until_s - loop.time())
+            return
         known = self._waiting.get(key)
         if known is not None and (known[0] or not urgent):
             return
@@ -86,6 +98,7 @@ class WorkQueue:
     def forget(self, key: ServiceKey) -> None:
         """The service is gone."""
         self._failures.pop(key, None)
+        self._started_s.pop(key, None)
         if (timer := self._timers.pop(key, None)) is not None:
             timer.cancel()
 
@@ -101,7 +114,9 @@ class WorkQueue:
                     continue
                 del self._waiting[key]
                 self._working.add(key)
-                return Task(key, asyncio.get_running_loop().time() - waiting[1])
+                now_s = asyncio.get_running_loop().time()
+                self._started_s[key] = now_s
+                return Task(key, now_s - waiting[1])
             self._wake.clear()
             await self._wake.wait()
 
@@ -112,7 +127,10 @@ class WorkQueue:
 
     def _due(self, key: ServiceKey) -> None:
         del self._timers[key]
-        self.add(key)
+        if key not in self._waiting:
+            self._waiting[key] = (False, asyncio.get_running_loop().time())
+            if key not in self._working:
+                self._push(key, urgent=False)
 
     def _push(self, key: ServiceKey, *, urgent: bool) -> None:
         heapq.heappush(self._order, (not urgent, next(self._tie), key))

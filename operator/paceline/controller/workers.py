@@ -24,7 +24,7 @@ PLANNING = 8
 """Services whose urgent part is under way at the same time. Planning is pure computation: many at once would
 only let the first of them wait for the last."""
 
-LOOK_AGAIN_S = 0.05
+TOO_EARLY_S = 0.05
 """Between a look that came too early (the cache was behind) and the next."""
 
 GRACE_S = 5.0
@@ -108,8 +108,10 @@ class Workers:
             self._queue.fail(key)
         else:
             self._queue.succeed(key)
-        if result.look_again:
-            self._queue.add_after(key, LOOK_AGAIN_S)
+        if result.too_early:
+            self._queue.add_after(key, TOO_EARLY_S)
+        elif result.moved:
+            self._queue.add(key)
         resync_s = self._resync_s * random.uniform(0.8, 1.2)
         self._queue.add_after(key, min(resync_s, result.requeue_after_s or resync_s))
         return "failed" if result.failed else "ok"

@@ -30,8 +30,7 @@ def beside(plane: ControlPlane, program: Program, *, folder: Path) -> Iterator[N
         "--profiling=false",
     ]
     if program == "kube-controller-manager":
-        # Not slower than a real one: its defaults are those of a cluster, its only client limit is lifted.
-        command += ["--use-service-account-credentials=false", "--kube-api-qps=200", "--kube-api-burst=400"]
+        command += ["--use-service-account-credentials=false"]
     with process(command, log=folder / f"{program}.log"):
         yield
 
@@ -42,7 +41,9 @@ def process(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Started, and at the end asked to stop, then killed. A test run that is killed leaves nothing behind."""
     with log.open("ab") as output:
-        started = subprocess.Popen(command, stdout=output, stderr=output, env=env, preexec_fn=_end_with_parent)
+        started = subprocess.Popen(
+            command, stdout=output, stderr=output, env=env, preexec_fn=_end_with_parent
+        )
     try:
         yield started
     finally:

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from paceline.controller import work_queue as module
 from paceline.controller.work_queue import BACKOFF_FIRST_S, BACKOFF_MAX_S, ServiceKey, WorkQueue
 
 A, B, C = ServiceKey("ns", "a"), ServiceKey("ns", "b"), ServiceKey("ns", "c")
@@ -40,7 +41,27 @@ async def test_urgent_keys_go_first_and_a_waiting_key_can_become_urgent() -> Non
     assert await _is_empty(queue)
 
 
-async def test_a_key_is_never_worked_on_twice_at_a_time() -> None:
+async def test_a_service_is_looked_at_again_only_after_its_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALM_S", 0.1)
+    monkeypatch.setattr(module, "URGENT_CALM_S", 0.0)
+    queue = WorkQueue()
+    queue.add(A)
+    started_s = asyncio.get_running_loop().time()
+    await _take(queue)
+    queue.done(A)
+    for _ in range(10):
+        queue.add(A)
+    await _take(queue)
+    assert asyncio.get_running_loop().time() - started_s >= 0.1
+    queue.done(A)
+    queue.add(A, urgent=True)
+    await _take(queue)
+    assert asyncio.get_running_loop().time() - started_s < 0.2
+
+
+async def test_a_key_is_never_worked_on_twice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALM_S", 0.0)
+    monkeypatch.setattr(module, "URGENT_CALM_S", 0.0)
     queue = WorkQueue()
     queue.add(A)
     assert await _take(queue) == A
