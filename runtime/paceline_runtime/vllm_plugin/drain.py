@@ -31,11 +31,15 @@ class DrainTimes:
 class Drain:
     """At most one drain of this process."""
 
-    def __init__(self, serving: Serving, *, times: DrainTimes | None = None) -> None:
+    def __init__(
+        self, serving: Serving, *, routers: Routers | None = None, times: DrainTimes | None = None
+    ) -> None:
+        """`routers` and `times` other than those of the settings are for tests."""
         self._serving = serving
         self._times = times or DrainTimes()
         settings = serving.settings
-        self._routers = Routers(settings.routers) if settings.routers and settings.address else None
+        self._address = settings.address
+        self._routers = routers or (Routers(settings.routers) if settings.routers else None)
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -45,17 +49,15 @@ class Drain:
 
     async def _run(self) -> None:
         lifecycle = self._serving.lifecycle
-        if self._routers is not None:
-            await self._leave_routers(self._routers)
+        if self._routers is not None and self._address is not None:
+            await self._leave_routers(self._routers, self._address)
         lifecycle.close()
         try:
             await asyncio.wait_for(lifecycle.drained(), self._serving.settings.max_request_s)
         except TimeoutError:
             lifecycle.give_up()
 
-    async def _leave_routers(self, routers: Routers) -> None:
-        address = self._serving.settings.address
-        assert address is not None
+    async def _leave_routers(self, routers: Routers, address: str) -> None:
         began_s = self._serving.clock()
         while (waited_s := self._serving.clock() - began_s) < self._times.unrouting_bound_s:
             listed = await routers.list_worker(address)

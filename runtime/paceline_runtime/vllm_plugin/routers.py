@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Awaitable, Callable
 
 OPS_PORT = 9090
 _ANSWER_WITHIN_S = 2.0
@@ -18,21 +19,20 @@ _MAX_ANSWER_BYTES = 1 << 20
 
 
 class Routers:
-    def __init__(self, name: str, *, port: int = OPS_PORT) -> None:
+    def __init__(
+        self, name: str, *, port: int = OPS_PORT, resolve: Callable[[str], Awaitable[list[str]]] | None = None
+    ) -> None:
         self._name = name
         self._port = port
+        self._resolve = resolve or _addresses
 
     async def list_worker(self, address: str) -> bool | None:
         """Whether some router lists `address` (ip:port); None if one could not be asked, or none was
         found."""
         try:
-            found = await asyncio.wait_for(
-                asyncio.get_running_loop().getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM),
-                _ANSWER_WITHIN_S,
-            )
+            hosts = await asyncio.wait_for(self._resolve(self._name), _ANSWER_WITHIN_S)
         except (OSError, TimeoutError):
             return None
-        hosts = sorted({str(entry[4][0]) for entry in found})
         lists = await asyncio.gather(*(self._workers(host) for host in hosts))
         if any(workers is not None and address in workers for workers in lists):
             return True
@@ -43,6 +43,11 @@ class Routers:
             return await asyncio.wait_for(_get_workers(host, port=self._port), _ANSWER_WITHIN_S)
         except (OSError, TimeoutError, ValueError, KeyError, TypeError, asyncio.IncompleteReadError):
             return None
+
+
+async def _addresses(name: str) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return sorted({str(entry[4][0]) for entry in found})
 
 
 async def _get_workers(host: str, *, port: int) -> frozenset[str]:

@@ -1,0 +1,96 @@
+"""A hung engine is told from a busy and from an idle one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from time import monotonic
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline_runtime.vllm_plugin.heartbeat import HUNG_AFTER_S, Heartbeat
+from tests.unit.runtime.pod import pod, until
+
+
+class Clock:
+    """Real time, and what the test adds to it."""
+
+    def __init__(self) -> None:
+        self.added_s = 0.0
+
+    def __call__(self) -> float:
+        return monotonic() + self.added_s
+
+
+async def test_an_engine_that_makes_no_step_for_a_minute_is_dead(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock, emulation_step_s=3600) as one:
+        stuck = asyncio.create_task(one.answer())
+        await until(lambda: one.server.engine.unfinished() == 1)
+        assert (await one.get("/live"))[0] == 200
+        clock.added_s = HUNG_AFTER_S + 1
+        assert (await one.get("/live"))[0] == 503
+        assert "paceline_engine_step_age_seconds 6" in (await one.get("/metrics"))[1]
+        stuck.cancel()
+
+
+async def test_more_arrivals_do_not_make_a_hung_engine_look_alive(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock, emulation_step_s=3600) as one:
+        stuck = []
+        for waited_s in (0.0, 30.0, 61.0):
+            clock.added_s = waited_s
+            stuck.append(asyncio.create_task(one.answer()))
+            await until(lambda: one.server.engine.unfinished() == len(stuck))
+        assert (await one.get("/live"))[0] == 503
+        for task in stuck:
+            task.cancel()
+
+
+async def test_a_busy_engine_is_alive(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock, emulation_step_s=0.01) as one:
+        busy = asyncio.create_task(one.answer(max_tokens=500, ignore_eos=True))
+        await until(lambda: one.server.engine.unfinished() == 1)
+        clock.added_s = HUNG_AFTER_S + 1
+        await asyncio.sleep(0.1)
+        assert (await one.get("/live"))[0] == 200
+        busy.cancel()
+
+
+async def test_an_idle_engine_is_alive_however_long(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock) as one:
+        await one.answer(max_tokens=2)
+        clock.added_s = 86_400
+        assert (await one.get("/live"))[0] == 200
+        assert "paceline_engine_step_age_seconds 0.0" in (await one.get("/metrics"))[1]
+
+
+async def test_the_first_request_after_a_long_rest_has_its_minute(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock, emulation_step_s=3600) as one:
+        clock.added_s = 86_400
+        slow = asyncio.create_task(one.answer())
+        await until(lambda: one.server.engine.unfinished() == 1)
+        assert (await one.get("/live"))[0] == 200
+        slow.cancel()
+
+
+@given(st.lists(st.tuples(st.sampled_from(["arrive", "finish", "step"]), st.floats(0, 100)), max_size=40))
+def test_hung_means_a_minute_of_work_without_a_step(events: list[tuple[str, float]]) -> None:
+    now_s, unfinished, owed_since_s = 0.0, 0, 0.0
+    heartbeat = Heartbeat(clock=lambda: now_s, unfinished=lambda: unfinished)
+    for what, later_s in events:
+        now_s += later_s
+        if what == "arrive":
+            heartbeat.expect()
+            owed_since_s = now_s if unfinished == 0 else owed_since_s
+            unfinished += 1
+        elif what == "finish" and unfinished:
+            unfinished -= 1
+        elif what == "step" and unfinished:
+            heartbeat.beat()
+            owed_since_s = now_s
+        assert heartbeat.hung == (unfinished > 0 and now_s - owed_since_s > HUNG_AFTER_S)
