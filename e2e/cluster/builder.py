@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from e2e.cluster import binaries
+from e2e.cluster import binaries, package_settings
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.image_specs import BASE, ImageSpec, image_specs
 from e2e.cluster.layout import REPOSITORY, Layout
@@ -29,8 +28,6 @@ DEBIAN_SUITE = "bookworm"
 DEBIAN_MIRROR = "http://deb.debian.org/debian"
 BUILD_TIMEOUT_S = 3600
 
-_HOST_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-_PACKAGE_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX")
 _DROPPED_FROM_BASE = (
     "usr/share/doc",
     "usr/share/info",
@@ -118,22 +115,9 @@ class Builder:
             words += ["--build-arg", f"BASE_IMAGE={self.specs[BASE].reference}"]
         for name, folder in spec.contexts.items():
             words += ["--build-context", f"{name}={folder}"]
-        words += self._package_access()
+        for mount in package_settings.mounts(self.layout.images / "settings"):
+            words += ["--volume", mount]
         words.append(self._base_context if spec.name == BASE else REPOSITORY)
-        return words
-
-    def _package_access(self) -> list[str | Path]:
-        """What lets a build step reach the package indexes as this machine does."""
-        words: list[str | Path] = []
-        if _HOST_CERTIFICATES.exists():
-            words += ["--volume", f"{_HOST_CERTIFICATES}:{_HOST_CERTIFICATES}:ro"]
-            words += ["--build-arg", f"SSL_CERT_FILE={_HOST_CERTIFICATES}"]
-        for setting in _PACKAGE_SETTINGS:
-            if value := os.environ.get(setting):
-                words += ["--build-arg", f"{setting}={value}"]
-        uv_cache = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
-        if uv_cache.is_dir():
-            words += ["--volume", f"{uv_cache}:/root/.cache/uv"]
         return words
 
     def _buildah(self) -> tuple[str | Path, ...]:

@@ -70,11 +70,11 @@ def _digest_tree(digest: hashlib._Hash, root: Path, *, label: str) -> None:
             digest.update(hashlib.file_digest(file, "sha256").digest())
 
 
-_CORE = ("runtime/paceline_core",)
+_RUNTIME = ("runtime/paceline_core", "runtime/pyproject.toml", "runtime/paceline_runtime")
 
-PYTHON_IMAGES = {
-    "operator": (*_CORE, "operator", "requirements/operator.txt"),
-    "router": (*_CORE, "runtime/pyproject.toml", "runtime/paceline_runtime", "requirements/router.txt"),
+_PYTHON_SOURCES = {
+    "operator": ("runtime/paceline_core", "operator", "requirements/operator.txt"),
+    "router": (*_RUNTIME, "requirements/router.txt"),
 }
 
 
@@ -90,6 +90,7 @@ def image_specs(layout: Layout) -> dict[str, ImageSpec]:
         ImageSpec("coredns", contexts=program("coredns")),
         ImageSpec("device-plugin", contexts=program("device-plugin")),
         ImageSpec("prometheus", contexts=program("prometheus")),
+        *(ImageSpec(name, sources=sources, needs_base=True) for name, sources in _PYTHON_SOURCES.items()),
     ]
     return {spec.name: spec for spec in specs}
 

@@ -116,6 +116,12 @@ class LocalCluster:
         for node in topology.living if topology else ():
             self._node(node).images().ensure(specs, builder.oci_layout)
 
+    def tag(self, name: str, alias: str) -> None:
+        """Give the nodes' image ``NAME:dev`` the tag ``alias`` too: what an upgrade goes to."""
+        topology = self.topology()
+        for node in topology.living if topology else ():
+            self._node(node).images().tag(name, alias)
+
     def load(self, archive: Path) -> None:
         topology = self.topology()
         if topology is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.image_specs import ImageSpec
+from e2e.cluster.image_specs import REGISTRY, TAG, ImageSpec
 from e2e.cluster.progress import step
 from e2e.cluster.shell import run
 
@@ -44,6 +44,10 @@ class NodeImages:
                 self._import(partial(self._write_archive, oci_layout=oci_layout, spec=spec, digest=digest))
         if lacking:
             self._share_blobs(oci_layout)
+
+    def tag(self, name: str, alias: str) -> None:
+        source, target = (f"{REGISTRY}/{name}:{tag}" for tag in (TAG, alias))
+        run(*self._in_node(*_CTR, "images", "tag", "--force", source, target))
 
     def load(self, archive: Path) -> None:
         """Import a docker-archive or oci-archive as it is."""
