@@ -97,7 +97,7 @@ def emulated() -> Callable[..., dict[str, Any]]:
         service["spec"]["model"].pop("servedNames", None)
         service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
         service["spec"]["runtime"]["emulation"] = {"stepMilliseconds": 20, "startSeconds": 2}
-        service["spec"].setdefault("admission", {})["maxRequestSeconds"] = 60
+        service["spec"]["admission"] = {"maxRequestSeconds": 60, "maxOutputTokens": 300}
         for key, value in spec.items():
             service["spec"][key] = {**service["spec"].get(key, {}), **value}
         return service
