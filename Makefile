@@ -67,7 +67,7 @@ integration: venv cluster-binaries ## Tests against a real API server
 
 .PHONY: test
 test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
-	@$(PY) -m pytest -m "not slow" tests e2e/scenarios
+	@$(PY) -m pytest -m "not slow" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
 e2e: venv helm cluster-binaries models runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
