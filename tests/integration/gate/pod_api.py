@@ -70,16 +70,25 @@ class PodApi:
         return path
 
     async def put(
-        self, name: str, *, ip: str, ready: bool = True, labels: Mapping[str, str] = LABELS
+        self,
+        name: str,
+        *,
+        ip: str,
+        ready: bool = True,
+        deleting: bool = False,
+        labels: Mapping[str, str] = LABELS,
     ) -> None:
         """A pod appears, or changes."""
         kind = "MODIFIED" if name in self._pods else "ADDED"
+        metadata = {"name": name, "namespace": "tenant", "uid": f"uid-{name}", "labels": {**labels}}
+        if deleting:
+            metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         await self._tell(
             kind,
             {
                 "apiVersion": "v1",
                 "kind": "Pod",
-                "metadata": {"name": name, "namespace": "tenant", "uid": f"uid-{name}", "labels": {**labels}},
+                "metadata": metadata,
                 "spec": {"containers": [{"name": "engine"}]},
                 "status": {
                     "phase": "Running",

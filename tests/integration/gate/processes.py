@@ -178,10 +178,12 @@ async def stack(
     kubeconfig: Path | None = None,
     gate_args: Sequence[str] = (),
     max_request_s: int = 60,
+    gate_address: tuple[str, int] | None = None,
 ) -> AsyncIterator[Stack]:
     """Start both. `workers` are static ones; with `api_server` the gate finds pods there, and with
-    `kubeconfig` the router does."""
-    port, ops_port, router_port = free_port(), free_port(), free_port()
+    `kubeconfig` the router does. `gate_address` is the IP and ops port of the gate where they matter."""
+    port, router_port = free_port(), free_port()
+    ip, ops_port = gate_address or ("127.0.0.1", free_port())
     argv = router_process.argv(
         namespace=NAMESPACE,
         selector=SELECTOR,
@@ -209,7 +211,7 @@ async def stack(
             [
                 *(PROGRAM, "gate"),
                 *("--router", f"http://127.0.0.1:{router_port}"),
-                *("--host", "127.0.0.1", "--port", str(port), "--ops-port", str(ops_port)),
+                *("--host", ip, "--port", str(port), "--ops-port", str(ops_port)),
                 *("--service", "s", "--engine-port", str(engine_port)),
                 *("--max-request-seconds", str(max_request_s)),
                 *("--socket", str(gate_socket)),
@@ -219,8 +221,8 @@ async def stack(
             folder / "gate.log",
         ),
         router_url=f"http://127.0.0.1:{router_port}",
-        url=f"http://127.0.0.1:{port}",
-        ops_url=f"http://127.0.0.1:{ops_port}",
+        url=f"http://{ip}:{port}",
+        ops_url=f"http://{ip}:{ops_port}",
         port=port,
         gate_socket=gate_socket,
         session=session,
