@@ -179,6 +179,7 @@ async def stack(
     gate_args: Sequence[str] = (),
     max_request_s: int = 60,
     gate_address: tuple[str, int] | None = None,
+    gate_environ: dict[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """Start both. `workers` are static ones; with `api_server` the gate finds pods there, and with
     `kubeconfig` the router does. `gate_address` is the IP and ops port of the gate where they matter."""
@@ -219,6 +220,7 @@ async def stack(
                 *gate_args,
             ],
             folder / "gate.log",
+            gate_environ or {},
         ),
         router_url=f"http://127.0.0.1:{router_port}",
         url=f"http://{ip}:{port}",
