@@ -50,8 +50,8 @@ def report(error: StartFailure | Refused) -> int:
     path = Path(os.environ.get("PACELINE_TERMINATION_LOG", _DEFAULT_LOG))
     excess = len(json.dumps(verdict)) - _MAX_LOG_BYTES
     if excess > 0:
-        verdict["message"] = verdict["message"][: -excess - 1] + "…"
+        verdict["message"] = verdict["message"][: -excess - 3] + "..."
     # Outside a container nobody reads it, and its folder may not be there.
     if path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK):
-        path.write_text(json.dumps(verdict, ensure_ascii=False))
+        path.write_text(json.dumps(verdict))
     return EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILED

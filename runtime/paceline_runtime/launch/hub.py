@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from paceline_core import CheckpointFacts, HubUri, file_format_of, weights_bytes_of_index
 from paceline_runtime.launch.checkpoint_files import INDEX, read_json
-from paceline_runtime.launch.failure import StartFailure
+from paceline_runtime.launch.failure import Refused, StartFailure
 
 log = structlog.get_logger(__name__)
+
+_COMPLETE = ".paceline-complete"
+"""Marks a snapshot whose fetch has ended."""
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py"]
 _WEIGHTS = {"safetensors": "*.safetensors", "bin": "*.bin"}
@@ -59,20 +56,16 @@ def fetch(uri: HubUri, *, check: Callable[[CheckpointFacts], None]) -> Fetched:
             "`token` in spec.model.secretRef",
             stage="fetch",
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (Refused, StartFailure):
+        raise
+    except Exception as error:  # the client lets its transport's own errors through
         raise StartFailure(f"{uri}: the hub did not give it: {error}", stage="fetch") from error
 
 
 def _cached(uri: HubUri) -> Path | None:
-    try:
-        folder = Path(snapshot_download(uri.repo, revision=uri.revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
-    # A fetch that was broken off leaves a folder that lacks files.
-    return folder if (folder / _COMPLETE).exists() else None
-
-
-_COMPLETE = ".paceline-complete"
+    """The snapshot's folder if a fetch of this commit has ended; one that was broken off lacks files."""
+    mark = try_to_load_from_cache(uri.repo, _COMPLETE, revision=uri.revision)
+    return Path(mark).parent if isinstance(mark, str) else None
 
 
 def _download(uri: HubUri, check: Callable[[CheckpointFacts], None]) -> Fetched:

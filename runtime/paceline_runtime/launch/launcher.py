@@ -44,11 +44,11 @@ def run(options: ServeOptions) -> int:
     signal.signal(signal.SIGINT, quit_early)
     try:
         targets = read_targets(options)
-        model = resolve(options)
+        launch = _Launch(options, clock=clock, targets=targets, model=resolve(options))
     except (StartFailure, Refused) as error:
         log.error("start_failed", stage=clock.stage, error=str(error))
         return report(error)
-    return _Launch(options, clock=clock, targets=targets, model=model).run()
+    return launch.run()
 
 
 def read_targets(options: ServeOptions) -> Targets:
