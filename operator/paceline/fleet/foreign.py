@@ -115,27 +115,29 @@ def foreign_fields(desired: RawObject, *, live: RawObject) -> Iterator[ForeignFi
     for entry in _entries(live, ours=False):
         fields = entry.get("fieldsV1") or {}
         for path, wanted in _leaves(desired):
-            if _owns(fields, path) and not any(_owns(own, path) for own in ours):
-                if _value(live, path) == wanted:
-                    continue
-                manager = str(entry.get("manager", "unknown"))
+            if not _owns(fields, path) or _value(live, path) == wanted:
+                continue
+            manager = str(entry.get("manager", "unknown"))
+            autoscaler = path == REPLICAS and _is_autoscaler(live, manager)
+            if autoscaler or not any(_owns(own, path) for own in ours):
                 yield ForeignField(
                     kind=str(desired["kind"]),
                     name=str(desired["metadata"]["name"]),
                     manager=manager,
                     path=path,
                     since_s=unix_s(entry["time"]) if entry.get("time") else 0.0,
-                    autoscaler=path == REPLICAS and _is_autoscaler(live, manager),
+                    autoscaler=autoscaler,
                 )
 
 
-def foreign_replicas(live: RawObject) -> str | None:
-    """The manager that took `spec.replicas` of a child from us, whatever value it wrote."""
-    if any(_owns(own, REPLICAS) for own in _owned_sets(live, ours=True)):
-        return None
+def replicas_holder(live: RawObject) -> str | None:
+    """The manager that took `spec.replicas` of a child from us, whatever value it wrote; an autoscaler also
+    if it agrees with us for the moment."""
+    is_ours = any(_owns(own, REPLICAS) for own in _owned_sets(live, ours=True))
     for entry in _entries(live, ours=False):
-        if _owns(entry.get("fieldsV1") or {}, REPLICAS):
-            return str(entry.get("manager", "unknown"))
+        manager = str(entry.get("manager", "unknown"))
+        if _owns(entry.get("fieldsV1") or {}, REPLICAS) and (not is_ours or _is_autoscaler(live, manager)):
+            return manager
     return None
 
 

@@ -16,7 +16,7 @@ from paceline.fleet.actions import Apply, Delete, Event, Plan
 from paceline.fleet.conditions import conditions
 from paceline.fleet.engine_deployment import existing_deployment, new_deployment
 from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
-from paceline.fleet.foreign import Claim, claim, foreign_replicas, ignored_scale_writer
+from paceline.fleet.foreign import REPLICAS, Claim, claim, ignored_scale_writer, replicas_holder
 from paceline.fleet.manifests import (
     AFTER_ENGINES,
     BEFORE_ENGINES,
@@ -86,7 +86,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         apply=tuple(found.apply for found in claims),
         delete=(*_removals(case), *_unwanted(case)),
         status=status,
-        events=(*case.decision.events, *_scaled(case), *_reclaimed(claims), *news),
+        events=(*case.decision.events, *_scaled(case, claims), *_reclaimed(claims), *news),
         requeue_after_s=requeue_after_s,
     )
 
@@ -113,8 +113,8 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
         around=Surroundings(
             leaving_nodes=frozenset(node.name for node in observed.nodes if node.leaving),
             router_rolling=is_rolling(live_router, wanted=router),
-            foreign_replicas=frozenset(
-                one.name for one in variants if foreign_replicas(one.deployment) is not None
+            held_replicas=frozenset(
+                one.name for one in variants if replicas_holder(one.deployment) is not None
             ),
             max_unavailable=service.spec.disruption.max_unavailable,
         ),
@@ -201,6 +201,9 @@ def _claimed(
         now_s=observed.now_s,
         grace_s=case.settings.foreign_writer_grace_s,
     )
+    if any(one.path == REPLICAS and one not in found.reclaimed for one in found.foreign):
+        # What is left of this apply changes no count, so nothing of a transition hangs on it.
+        marks = {}
     apply = Apply(
         object=found.object,
         priority=priority,
@@ -292,10 +295,11 @@ def _own(observed: Observed, kind: str, name: str) -> RawObject | None:
 # what to say, and when to look again
 
 
-def _scaled(case: _Case) -> Iterator[Event]:
+def _scaled(case: _Case, claims: tuple[_Claimed, ...]) -> Iterator[Event]:
+    sent = {one.apply.name for one in claims if "replicas" in one.apply.object.get("spec", {})}
     for variant in case.situation.variants:
         count = case.decision.replicas[variant.name]
-        if count != variant.replicas:
+        if count != variant.replicas and str(variant.deployment["metadata"]["name"]) in sent:
             word = "ScaledUp" if count > variant.replicas else "ScaledDown"
             message = f"Variant {variant.name}: {variant.replicas} to {count} replicas"
             yield Event(type="Normal", reason=word, message=message)

@@ -24,8 +24,8 @@ class Surroundings:
 
     leaving_nodes: frozenset[str]
     router_rolling: bool
-    foreign_replicas: frozenset[str]
-    """Variants whose `replicas` another manager has written."""
+    held_replicas: frozenset[str]
+    """Variants whose `replicas` another manager holds."""
 
     max_unavailable: int
     """Pods that evictions may take at once; no more need to stand in for them."""
@@ -49,8 +49,6 @@ def stand_ins(variant: Variant, *, around: Surroundings) -> int:
 
 def disturbance(variant: Variant, *, around: Surroundings) -> str | None:
     """Why nothing that serves may be taken away now; None if nothing speaks against it."""
-    if variant.name in around.foreign_replicas:
-        return "another manager has written its replicas"
     if around.router_rolling:
         return "the router pods are being replaced"
     if any(around.at_risk(pod) for pod in variant.live):
@@ -64,8 +62,6 @@ def disturbance(variant: Variant, *, around: Surroundings) -> str | None:
 
 def next_replicas(variant: Variant, *, asked: int, around: Surroundings) -> int:
     """The count for a variant that stays."""
-    if variant.name in around.foreign_replicas:
-        return variant.replicas
     wanted = asked + stand_ins(variant, around=around)
     if wanted >= variant.replicas:
         return wanted
@@ -78,8 +74,6 @@ def next_replicas(variant: Variant, *, asked: int, around: Surroundings) -> int:
 def surplus_replicas(variant: Variant, *, lacking: int, around: Surroundings) -> int:
     """The count for a variant that leaves: as many serving pods as the one that stays still lacks, and no
     other."""
-    if variant.name in around.foreign_replicas:
-        return variant.replicas
     serving = len(variant.serving)
     if serving and around.router_rolling:
         return variant.replicas

@@ -194,13 +194,15 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         events=(*events, _normal("TransitionStarted", message)),
     )
     replicas = {**begun.replicas, situation.target: situation.asked.replicas}
+    changed = {situation.target}
     if step == DRAINING:
         replicas[current.name] = 0
+        changed.add(current.name)
     return replace(
         begun,
         replicas=replicas,
         remove=tuple(name for name in begun.remove if name != situation.target),
-        destructive=begun.destructive | {situation.target, current.name},
+        destructive=begun.destructive | changed,
     )
 
 
@@ -331,8 +333,8 @@ def _is_stuck(situation: Situation, roles: Roles) -> bool:
 
 def _hindrance(current: Variant, situation: Situation) -> str | None:
     """Why a change may not begin now."""
-    if current.name in situation.around.foreign_replicas:
-        return "another manager has written the replicas of the variant that serves"
+    if current.name in situation.around.held_replicas:
+        return "another manager holds the replicas of the variant that serves"
     if situation.around.router_rolling:
         return "the router pods are being replaced"
     return None
