@@ -58,7 +58,8 @@ class Tenant:
             shape = (status.get("shape") or {}).get("current") or {}
             asked = (spec["scaling"]["tensorParallelSize"], spec["scaling"]["replicas"])
             serving = (shape.get("tensorParallelSize"), shape.get("replicas"))
-            quiet = status.get("transition") is None and len(status.get("variants", [])) == 1
+            step = (status.get("transition") or {}).get("step", "Done")
+            quiet = step == "Done" and len(status.get("variants", [])) == 1
             ready = conditions.get("Ready") == "True" and conditions.get("Progressing") != "True"
             current = status.get("observedGeneration") == service["metadata"]["generation"]
             leaving = [p for p in self.engines() if "deletionTimestamp" in p["metadata"]]

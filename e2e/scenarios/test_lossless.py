@@ -30,7 +30,8 @@ RATE_PER_S = 10.0
 STREAM_TOKENS = (40, 240)
 """Emulated steps of 20 ms: streams of 0.8 to 4.8 s, so that several are on every pod that moves."""
 
-START_S = 120
+START_S = 300
+"""Each kill costs the time until the dead operator's Lease has run out, and the kills go on for as long as this takes."""
 
 
 @pytest.mark.parametrize(
