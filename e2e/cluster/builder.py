@@ -28,6 +28,9 @@ DEBIAN_SUITE = "bookworm"
 DEBIAN_MIRROR = "http://deb.debian.org/debian"
 BUILD_TIMEOUT_S = 3600
 
+REFERENCE = "org.opencontainers.image.ref.name"
+"""The annotation by which an OCI layout names an image."""
+
 _DROPPED_FROM_BASE = (
     "usr/share/doc",
     "usr/share/info",
@@ -74,20 +77,24 @@ class Builder:
         with step(f"building image {spec.reference} (log in {log})"):
             run_logged(self._bud(spec), log=log, timeout_s=BUILD_TIMEOUT_S)
         with step(f"exporting image {spec.reference}"):
-            destination = f"oci:{self.oci_layout}:{spec.name}"
-            push = (
-                "push",
-                "--quiet",
-                "--disable-compression",
-                "--format",
-                "oci",
-                spec.reference,
-                destination,
-            )
-            run(*self._buildah(), *push, timeout_s=BUILD_TIMEOUT_S)
+            self._export(spec)
         self._keys.mkdir(parents=True, exist_ok=True)
         (self._keys / spec.name).write_text(key)
-        self._drop_unreferenced_blobs()
+
+    def _export(self, spec: ImageSpec) -> None:
+        """Write the image's layers that the layout lacks into it, as they are: compressing 4 GB takes minutes.
+
+        ``push`` compresses for this kind of destination whatever it is told; ``commit`` does not, and costs
+        an empty layer.
+        """
+        container = run(*self._buildah(), "from", "--pull-never", spec.reference).strip()
+        destination = f"oci:{self.oci_layout}:{spec.name}"
+        commit = ("commit", "--quiet", "--disable-compression", "--format", "oci", container, destination)
+        try:
+            run(*self._buildah(), *commit, timeout_s=BUILD_TIMEOUT_S)
+        finally:
+            run(*self._buildah(), "rm", container)
+        self._forget_former_builds()
 
     @property
     def _keys(self) -> Path:
@@ -173,11 +180,15 @@ class Builder:
         if not (folder / "busybox").exists():
             shutil.copy(found, folder / "busybox")
 
-    def _drop_unreferenced_blobs(self) -> None:
-        """The layout only ever grows by itself: forget the layers of former builds."""
+    def _forget_former_builds(self) -> None:
+        """The layout only ever grows by itself: a name that moves on leaves its manifest and layers behind."""
         blobs = self.oci_layout / "blobs" / "sha256"
+        index_file = self.oci_layout / "index.json"
+        index = json.loads(index_file.read_text())
+        index["manifests"] = [m for m in index["manifests"] if REFERENCE in m.get("annotations", {})]
+        index_file.write_text(json.dumps(index))
         kept: set[str] = set()
-        for manifest in json.loads((self.oci_layout / "index.json").read_text())["manifests"]:
+        for manifest in index["manifests"]:
             digest = manifest["digest"].removeprefix("sha256:")
             content = json.loads((blobs / digest).read_text())
             kept |= {

@@ -18,6 +18,7 @@ from e2e.cluster.layout import REPOSITORY, Layout
 REGISTRY = "docker.io/paceline"
 TAG = "dev"
 BASE = "base"
+BUNDLED_MODEL = "smollm2-135m-instruct"
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
 
@@ -62,7 +63,9 @@ def _files(root: Path) -> Iterable[Path]:
 
 def _digest_tree(digest: hashlib._Hash, root: Path, *, label: str) -> None:
     if not root.exists():
-        raise ClusterError(f"{root} is missing: an image is made from it")
+        raise ClusterError(
+            f"{root} is missing: an image is made from it; for a model's folder, `make models`"
+        )
     for path in _files(root):
         name = "" if path == root else path.relative_to(root)
         digest.update(f"{label}/{name}\0{path.stat().st_mode & 0o777:o}\0".encode())
@@ -92,7 +95,16 @@ def image_specs(layout: Layout) -> dict[str, ImageSpec]:
         ImageSpec("prometheus", contexts=program("prometheus")),
         *(ImageSpec(name, sources=sources, needs_base=True) for name, sources in _PYTHON_SOURCES.items()),
     ]
-    return {spec.name: spec for spec in specs}
+    runtime_cpu = ImageSpec(
+        "runtime-cpu",
+        sources=(*_RUNTIME, "requirements/runtime-cpu.txt", "images/prune-runtime-cpu.sh"),
+        contexts={
+            "model": layout.models / BUNDLED_MODEL,
+            "model-int8": layout.models / f"{BUNDLED_MODEL}-int8",
+        },
+        needs_base=True,
+    )
+    return {spec.name: spec for spec in (*specs, runtime_cpu)}
 
 
 CLUSTER_IMAGES = ("pause", "base", "coredns", "device-plugin", "prometheus")

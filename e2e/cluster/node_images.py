@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from e2e.cluster.builder import REFERENCE
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.image_specs import REGISTRY, TAG, ImageSpec
 from e2e.cluster.progress import step
@@ -130,6 +131,6 @@ def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
 def _manifest_digest(oci_layout: Path, name: str) -> str:
     index = oci_layout / "index.json"
     for manifest in json.loads(index.read_text())["manifests"] if index.exists() else []:
-        if manifest.get("annotations", {}).get("org.opencontainers.image.ref.name") == name:
+        if manifest.get("annotations", {}).get(REFERENCE) == name:
             return str(manifest["digest"])
     raise ClusterError(f"image {name} is not built: run `python -m e2e.cluster images {name}`")
