@@ -21,6 +21,7 @@ from paceline_runtime.launch.failure import Refused, StartFailure, report
 from paceline_runtime.launch.launcher import quit_early, read_targets, server_settings
 from paceline_runtime.launch.model_source import resolve_unloaded
 from paceline_runtime.launch.options import ServeOptions
+from paceline_runtime.launch.vllm_args import KEEP_ALIVE_S
 from paceline_runtime.vllm_plugin import admin, targets_file
 from paceline_runtime.vllm_plugin.drain import Drain
 from paceline_runtime.vllm_plugin.guest_server import GuestServer
@@ -75,6 +76,7 @@ async def _serve(server: EmulatedServer, serving: Serving, options: ServeOptions
         lifespan="off",
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         # Like vLLM with --shutdown-timeout: SIGTERM ends the process when its requests have ended.
         timeout_graceful_shutdown=math.ceil(options.max_request_s),
     )

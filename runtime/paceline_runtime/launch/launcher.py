@@ -19,7 +19,7 @@ import structlog
 
 from paceline_core import Targets, TargetsError
 from paceline_runtime.launch import machine
-from paceline_runtime.launch.admin_client import AdminClient
+from paceline_runtime.launch.admin_client import AdminClient, NoAnswer, NoServer
 from paceline_runtime.launch.buckets import histogram_buckets
 from paceline_runtime.launch.cpu_threads import deal_cores
 from paceline_runtime.launch.engine_process import EngineProcess
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 _LOADING_GRACE_S = 15.0
 """An engine that is still loading has no request to finish: it may take this long to end after SIGTERM."""
+
+_ASK_AGAIN_S = 0.5
 
 
 def run(options: ServeOptions) -> int:
@@ -119,14 +121,27 @@ class _Launch:
         self._clock.answers()
         try:
             server.warm_up(max_prompt_tokens=options.max_prompt_tokens)
+            self._clock.warm()
+            self._open()
         except StartFailure as error:
             self._failure = error
             engine.terminate()
-            return
-        self._clock.warm()
+
+    def _open(self) -> None:
         stages = self._clock.stages()
-        AdminClient(options.admin_socket).open(stages)
-        log.info("ready", **{f"{stage}_s": round(seconds, 2) for stage, seconds in stages.items()})
+        client = AdminClient(self._options.admin_socket)
+        while not self._ended.is_set():
+            try:
+                client.open(stages)
+            except NoAnswer as error:
+                log.warning("open_again", error=str(error))
+                time.sleep(_ASK_AGAIN_S)
+            except NoServer as error:
+                # vLLM starts without a plugin that does not load, and says so in its log only.
+                raise StartFailure(f"our plugin is not in the server: {error}", stage="warmup") from error
+            else:
+                log.info("ready", **{f"{stage}_s": round(seconds, 2) for stage, seconds in stages.items()})
+                return
 
     def _stop(self, engine: EngineProcess, number: int) -> None:
         """The kubelet's SIGTERM: passed on. vLLM then finishes its streams, however long the spec lets them

@@ -21,6 +21,11 @@ from paceline_runtime.launch.options import ServeOptions
 
 MODULE = "vllm.entrypoints.openai.api_server"
 MIDDLEWARE = "paceline_runtime.vllm_plugin.middleware.RequestLedger"
+KEEP_ALIVE_S = 120
+"""How long an idle connection stays open: longer than a router keeps one in its pool (90 s is the default of
+the client library in vllm-router), so that it is never the engine that closes a connection on which a request
+is just being sent."""
+
 _GENERATION_CONFIG = "--override-generation-config"
 _EXTRA_ARGS = "spec.runtime.extraArgs"
 
@@ -124,6 +129,7 @@ def vllm_env(options: ServeOptions, *, model: LoadedFrom, threads: CpuThreads | 
         # vLLM loads endpoint plugins only if they are named, and then no other plugin.
         "VLLM_PLUGINS": "paceline",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "PYTHONUNBUFFERED": "1",
     }
     if not model.streamed:

@@ -138,6 +138,7 @@ def test_the_environment_keeps_vllm_to_itself() -> None:
     assert vllm_env(given, model=PLAIN, threads=CpuThreads(bind="0|1|1", threads=None)) == {
         "VLLM_PLUGINS": "paceline",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "0|1|1",
