@@ -196,3 +196,9 @@ def addresses(*hosts: str) -> Callable[[str], Awaitable[list[str]]]:
         return list(hosts)
 
     return resolve
+
+
+async def test_a_socket_left_behind_by_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "admin.sock").touch()
+    async with pod(tmp_path) as one:
+        assert (await one.state())["phase"] == "serving"
