@@ -153,7 +153,7 @@ async def serving(variant: Variant, *, engine_python: Path) -> AsyncIterator[aio
                 yield session
         except Exception:
             log.seek(0)
-            sys.stderr.write(log.read().decode(errors="replace")[-4000:])
+            sys.stderr.write(log.read().decode(errors="replace")[-12000:])
             raise
         finally:
             await stop(process)
