@@ -62,11 +62,13 @@ class Tour:
 
     def _install(self) -> None:
         self.kubectl.ensure_namespace(SYSTEM)
+        ran_before = self.kubectl.run("-n", SYSTEM, "get", OPERATOR, "--ignore-not-found").strip()
         flags = ("--namespace", SYSTEM, *self.where.helm_flags, "--wait", "--timeout", "120s")
         self.helm.run("upgrade", "--install", "paceline", str(CHART), *flags, timeout_s=150)
-        # The image may be new under the same tag, which Helm cannot see. No service notices a restart.
-        self.kubectl.run("-n", SYSTEM, "rollout", "restart", OPERATOR)
-        self.kubectl.run("-n", SYSTEM, "rollout", "status", OPERATOR, "--timeout=120s", timeout_s=130)
+        if ran_before:
+            # The image may be new under the same tag, which Helm cannot see. No service notices a restart.
+            self.kubectl.run("-n", SYSTEM, "rollout", "restart", OPERATOR)
+            self.kubectl.run("-n", SYSTEM, "rollout", "status", OPERATOR, "--timeout=120s", timeout_s=130)
 
     def _ask(self, service: Body) -> Answer:
         cluster_ip = self.kubectl.get("service", self.name, namespace=NAMESPACE)["spec"]["clusterIP"]
