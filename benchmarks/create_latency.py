@@ -30,7 +30,7 @@ import yaml
 
 from paceline.api.crd import custom_resource_definition
 from tests.integration.control_plane import ControlPlane, control_plane
-from tests.integration.controller.kubernetes import beside, process
+from tests.integration.controller.programs import beside, process
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVICES = "/apis/paceline.dev/v1alpha1/namespaces/default/inferenceservices"

@@ -1,6 +1,8 @@
-"""The rest of a control plane beside the shared API server: the real controller manager and scheduler, and a client.
+"""The rest of a control plane beside the shared API server: the real controller manager and scheduler, and
+a client.
 
-No kubelet: pods stay Pending. A test that needs one Ready writes its status, which is the outer edge of these tests.
+No kubelet: pods stay Pending. A test that needs one Ready writes its status, which is the outer edge of
+these tests.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Program = Literal["kube-controller-manager", "kube-scheduler"]
 @contextmanager
 def beside(plane: ControlPlane, program: Program, *, folder: Path) -> Iterator[None]:
     """One more program of the control plane, as an administrator, until the end of the block."""
-    command = [
+    command: list[Path | str] = [
         plane.binaries / program,
         f"--kubeconfig={plane.kubeconfig}",
         "--leader-elect=false",
