@@ -55,7 +55,7 @@ lint: venv ## ruff, mypy --strict, and the arrows between the packages
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy --no-error-summary $(OURS)
-	@.venv/bin/lint-imports --no-timing
+	@.venv/bin/lint-imports --no-logo
 
 .PHONY: unit
 unit: venv helm ## Tests that need no server of others

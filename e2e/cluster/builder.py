@@ -25,7 +25,6 @@ from e2e.cluster.progress import say, step
 from e2e.cluster.shell import run, run_logged, succeeds
 
 DEBIAN_SUITE = "bookworm"
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
 BUILD_TIMEOUT_S = 3600
 
 REFERENCE = "org.opencontainers.image.ref.name"
@@ -158,7 +157,7 @@ class Builder:
         with step(f"making Debian {DEBIAN_SUITE}'s minimal system (once; log in {log})"):
             run_logged(
                 ["nice", "debootstrap", "--variant=minbase", "--include=python3,ca-certificates",
-                 DEBIAN_SUITE, root, DEBIAN_MIRROR],
+                 DEBIAN_SUITE, root],
                 log=log,
                 timeout_s=1800,
             )  # fmt: skip
