@@ -74,7 +74,8 @@ class LocalNode:
     def stop(self) -> None:
         """Pull the plug: every process, mount and link of the node goes at once."""
         self.daemons.stop(self.node.name, kill=True)
-        cgroups.remove(self.node.cgroup)
+        for group in (self.node.cgroup, f"{self.node.cgroup}-system"):
+            cgroups.remove(group)
 
     def images(self) -> NodeImages:
         content = self.home / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"

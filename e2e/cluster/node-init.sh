@@ -17,9 +17,14 @@ bind "$HOME_DIR/pod-logs" /var/log/pods
 bind "$HOME_DIR/container-logs" /var/log/containers
 mkdir -p /var/lib/cni && mount -t tmpfs tmpfs /var/lib/cni
 
-# cgroups outlive processes; what a former life of this node left is empty by now.
-for controller in /sys/fs/cgroup /sys/fs/cgroup/*/; do
-    [ -e "$controller/cgroup.procs" ] && mkdir -p "$controller$CGROUP"
+# One control group for the pods, one for the node's own programs: the kubelet measures both, and what starts
+# here shall not count against, or end with, the session that typed `up`.
+for controller in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    [ -e "$controller/cgroup.procs" ] || continue
+    mkdir -p "$controller$CGROUP" "$controller$CGROUP-system"
+    # A cpuset of v1 begins without a core.
+    case "$controller" in */cpuset*) continue ;; esac
+    echo $$ > "$controller$CGROUP-system/cgroup.procs"
 done
 
 # The machine plugs the cable in from outside.

@@ -5,9 +5,11 @@ Called by ``up``, ``images`` and ``load``. A 4 GB image whose thin last layer ch
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
@@ -22,7 +24,6 @@ from e2e.cluster.image_specs import REGISTRY, TAG, ImageSpec
 from e2e.cluster.progress import step
 from e2e.cluster.shell import run
 
-IMPORT_TIMEOUT_S = 1800
 _CTR = ("ctr", "-n", "k8s.io")
 
 
@@ -42,9 +43,10 @@ class NodeImages:
         lacking = {spec: digest for spec, digest in wanted.items() if there.get(spec.reference) != digest}
         for spec, digest in lacking.items():
             with step(f"{self.node}: importing image {spec.reference}"):
-                self._import(partial(self._write_archive, oci_layout=oci_layout, spec=spec, digest=digest))
-        if lacking:
-            self._share_blobs(oci_layout)
+                blobs = _blobs_of(oci_layout, digest)
+                held = self._hand_over(oci_layout, blobs)
+                self._import(partial(_write_archive, oci_layout=oci_layout, spec=spec, digest=digest))
+                self._release(held)
 
     def tag(self, name: str, alias: str) -> None:
         source, target = (f"{REGISTRY}/{name}:{tag}" for tag in (TAG, alias))
@@ -69,57 +71,86 @@ class NodeImages:
         rows = run(*self._in_node(*_CTR, "images", "ls")).splitlines()[1:]
         return {row.split()[0]: row.split()[2] for row in rows}
 
-    def _blobs(self) -> set[str]:
-        return set(run(*self._in_node(*_CTR, "content", "ls", "-q")).split())
+    def _hand_over(self, oci_layout: Path, blobs: Sequence[str]) -> list[str]:
+        """Give containerd each blob that it lacks, by a hard link where one file system holds both.
+
+        containerd is told only the digest: it finds the file in its place and takes it as its own, so one copy
+        on disk serves the layout and every node. Returns the blobs that are held against its garbage
+        collector until an image names them.
+        """
+        there = set(run(*self._in_node(*_CTR, "content", "ls", "-q")).split())
+        lacking = [blob for blob in blobs if blob not in there]
+        for blob in lacking:
+            name = blob.removeprefix("sha256:")
+            source = oci_layout / "blobs" / "sha256" / name
+            self.content.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(source, self.content / name)
+            size = str(source.stat().st_size)
+            ingest = (
+                "content",
+                "ingest",
+                "--expected-digest",
+                blob,
+                "--expected-size",
+                size,
+                f"paceline-{name}",
+            )
+            # It seeks to the end of its input, for there is nothing left to copy: a pipe would not do.
+            run(*self._in_node(*_CTR, *ingest), stdin=source)
+            run(*self._in_node(*_CTR, "content", "label", blob, "containerd.io/gc.root=import"))
+        return lacking
+
+    def _release(self, blobs: Sequence[str]) -> None:
+        for blob in blobs:
+            run(*self._in_node(*_CTR, "content", "label", blob, "containerd.io/gc.root="))
 
     def _import(self, write: Callable[[IO[bytes]], None]) -> None:
         command = self._in_node(*_CTR, "images", "import", "--snapshotter", "overlayfs", "-")
-        process = subprocess.Popen(
+        with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        assert process.stdin is not None
-        try:
-            write(process.stdin)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # its own words say why, below
-        assert process.stdout is not None
-        words = process.stdout.read().decode(errors="replace")
-        if process.wait(timeout=IMPORT_TIMEOUT_S) != 0:
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # Why it would not read on is in its own words, below.
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                write(process.stdin)
+            words = process.stdout.read().decode(errors="replace")
+        if process.returncode != 0:
             raise ClusterError(f"{self.node}: image import failed: {words.strip()[-1000:]}")
 
-    def _write_archive(self, sink: IO[bytes], *, oci_layout: Path, spec: ImageSpec, digest: str) -> None:
-        blobs = oci_layout / "blobs" / "sha256"
-        manifest = json.loads((blobs / digest.removeprefix("sha256:")).read_text())
-        there = self._blobs()
-        wanted = [digest, *(part["digest"] for part in (manifest["config"], *manifest["layers"]))]
-        index = {
-            "schemaVersion": 2,
-            "manifests": [
-                {
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                    "digest": digest,
-                    "size": (blobs / digest.removeprefix("sha256:")).stat().st_size,
-                    "annotations": {"io.containerd.image.name": spec.reference},
-                }
-            ],
-        }
-        with tarfile.open(fileobj=sink, mode="w|") as tar:
-            _add_text(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
-            _add_text(tar, "index.json", json.dumps(index))
-            for blob in dict.fromkeys(wanted):
-                if blob not in there:
-                    tar.add(blobs / blob.removeprefix("sha256:"), arcname=f"blobs/{blob.replace(':', '/')}")
 
-    def _share_blobs(self, oci_layout: Path) -> None:
-        """Let the layout and containerd share one copy of each layer on disk (hard links), where they can."""
-        for blob in (oci_layout / "blobs" / "sha256").iterdir():
-            stored = self.content / blob.name
-            if stored.exists() and not stored.samefile(blob) and stored.stat().st_dev == blob.stat().st_dev:
-                link = blob.with_suffix(".link")
-                link.unlink(missing_ok=True)
-                os.link(stored, link)
-                link.rename(blob)
+def _link_or_copy(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    # Beside the folder of blobs: containerd reads every name in it.
+    making = target.parents[2] / f"{target.name}.making"
+    making.unlink(missing_ok=True)
+    try:
+        os.link(source, making)
+    except OSError:
+        shutil.copyfile(source, making)
+    making.rename(target)
+
+
+def _blobs_of(oci_layout: Path, digest: str) -> list[str]:
+    """Every blob of the image: its manifest, its configuration, its layers."""
+    manifest = json.loads((oci_layout / "blobs" / "sha256" / digest.removeprefix("sha256:")).read_text())
+    parts = [part["digest"] for part in (manifest["config"], *manifest["layers"])]
+    return list(dict.fromkeys([digest, *parts]))
+
+
+def _write_archive(sink: IO[bytes], *, oci_layout: Path, spec: ImageSpec, digest: str) -> None:
+    """An image archive of which containerd has every blob: only the index that names the image is in it."""
+    manifest = oci_layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    entry = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest,
+        "size": manifest.stat().st_size,
+        "annotations": {"io.containerd.image.name": spec.reference},
+    }
+    with tarfile.open(fileobj=sink, mode="w|") as tar:
+        _add_text(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
+        _add_text(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
 def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from e2e.cluster.errors import ClusterError
@@ -14,29 +15,35 @@ Argument = str | Path
 def run(
     *command: Argument,
     timeout_s: float = 60,
-    stdin: str | None = None,
+    stdin: str | Path | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> str:
-    """The program's standard output; :class:`ClusterError` with its standard error when it fails."""
+    """The program's standard output; :class:`ClusterError` with its standard error when it fails.
+
+    ``stdin`` is the text or the file that it reads; it reads nothing without.
+    """
     words = [str(word) for word in command]
+    start = partial(
+        subprocess.run,
+        words,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        env=env,
+        cwd=cwd,
+    )
     try:
-        done = subprocess.run(
-            words,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-            env=env,
-            cwd=cwd,
-        )
+        if isinstance(stdin, Path):
+            with stdin.open("rb") as file:
+                done = start(stdin=file)
+        else:
+            done = start(input=stdin or "")
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"{' '.join(words)}: not done within {timeout_s:g} s") from error
     except FileNotFoundError as error:
-        raise ClusterError(
-            f"{words[0]}: no such program; install it or run `python -m e2e.cluster build`"
-        ) from error
+        raise ClusterError(f"{words[0]}: no such program; is it installed, is it built?") from error
     if done.returncode != 0:
         raise ClusterError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
