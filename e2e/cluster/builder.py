@@ -6,18 +6,17 @@ Called by ``images`` and ``up``. The result of each image lies in one OCI layout
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from e2e.cluster import binaries, package_settings
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.exclusive import exclusive
 from e2e.cluster.image_specs import BASE, ImageSpec, image_specs
 from e2e.cluster.layout import REPOSITORY, Layout
 from e2e.cluster.packages import BUILD_PACKAGES, ensure_packages
@@ -60,7 +59,7 @@ class Builder:
         unknown = [name for name in names if name not in self.specs]
         if unknown:
             raise ClusterError(f"no image {', '.join(unknown)}; there are {', '.join(self.specs)}")
-        with self._lock():
+        with exclusive(self.layout.images / "lock", "building images"):
             needs_base = any(self.specs[name].needs_base for name in names)
             wanted = [name for name in self.specs if name in names or (needs_base and name == BASE)]
             for name in wanted:
@@ -197,17 +196,6 @@ class Builder:
         for blob in blobs.iterdir():
             if blob.name not in kept:
                 blob.unlink()
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.layout.images.mkdir(parents=True, exist_ok=True)
-        with (self.layout.images / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("another build of images is running: waiting for it")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _without_devices(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

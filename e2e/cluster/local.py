@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from e2e.cluster.certificates import Authority, control_plane_parties, node_part
 from e2e.cluster.control_plane import ControlPlane
 from e2e.cluster.daemons import Daemons
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.exclusive import exclusive
 from e2e.cluster.image_specs import CLUSTER_IMAGES
 from e2e.cluster.layout import Layout
 from e2e.cluster.local_node import LocalNode
@@ -31,6 +33,7 @@ from e2e.cluster.topology import Node, Topology
 
 API_TIMEOUT_S = 90
 NODES_TIMEOUT_S = 180
+HEALTH_TIMEOUT_S = 60
 
 _CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
@@ -45,20 +48,26 @@ class LocalCluster:
         """Bring the cluster up with ``size`` nodes (None: as it runs, else one)."""
         if os.geteuid() != 0:
             raise ClusterError("the local node needs root (namespaces, mounts, cgroups): run as root")
-        running = self.topology()
-        wanted = Topology(size or (running.size if running else 1))
-        if running == wanted and self._is_healthy(wanted):
-            say(f"already up with {wanted.size} node(s)")
-            self.ensure_images(CLUSTER_IMAGES)
-        else:
-            if self.daemons.names():
-                self.down()
-            self._create(wanted)
-        with step("cluster add-ons"):
-            addons.apply(self.kubectl_words())
+        with self._alone():
+            running = self.topology()
+            wanted = Topology(size or (running.size if running else 1))
+            if running == wanted and self._is_healthy(wanted):
+                say(f"already up with {wanted.size} node(s)")
+                self.ensure_images(CLUSTER_IMAGES)
+            else:
+                if self.daemons.names():
+                    say(f"what runs is not {wanted.size} healthy node(s): beginning anew")
+                    self._stop()
+                self._create(wanted)
+            with step("cluster add-ons"):
+                addons.apply(self.kubectl_words(), addons.ALL)
 
     def down(self) -> None:
         """Stop everything and leave only caches."""
+        with self._alone():
+            self._stop()
+
+    def _stop(self) -> None:
         with step("taking the cluster down"):
             topology = self.topology() or Topology(3)
             for node in topology.nodes:
@@ -88,7 +97,7 @@ class LocalCluster:
 
     def kill_node(self, number: int) -> None:
         topology = self._known(number)
-        with step(f"pulling the plug of paceline-{number}"):
+        with self._alone(), step(f"pulling the plug of paceline-{number}"):
             self._node(Node(number)).stop()
             self._remember(topology.without(number))
 
@@ -97,7 +106,7 @@ class LocalCluster:
         node = self._node(Node(number))
         if node.is_running:
             raise ClusterError(f"paceline-{number} runs already")
-        with step(f"starting paceline-{number}"):
+        with self._alone(), step(f"starting paceline-{number}"):
             node.start(topology)
             node.start_kubelet()
             self._remember(topology)
@@ -139,9 +148,9 @@ class LocalCluster:
     def daemons(self) -> Daemons:
         return Daemons(records=self.layout.daemons, logs=self.layout.logs)
 
-    @cached_property
+    @property
     def programs(self) -> Path:
-        return binaries.kubernetes().ensure(self.layout)
+        return binaries.kubernetes().folder(self.layout)
 
     def kubectl_words(self) -> tuple[str, ...]:
         return (str(self.programs / "kubectl"), "--kubeconfig", str(self.layout.kubeconfig))
@@ -155,7 +164,7 @@ class LocalCluster:
 
     def _create(self, topology: Topology) -> None:
         ensure_packages(NODE_PACKAGES, self.layout)
-        programs = self.programs
+        programs = binaries.kubernetes().ensure(self.layout)
         builder = Builder(self.layout)
         builder.ensure(CLUSTER_IMAGES)
         self.authority.ensure([*control_plane_parties(), *(node_party(node) for node in topology.nodes)])
@@ -184,6 +193,9 @@ class LocalCluster:
                 self._node(node).start_kubelet()
             self._wait_ready(topology.nodes)
 
+    def _alone(self) -> AbstractContextManager[None]:
+        return exclusive(self.layout.state / "lock", "changing the cluster")
+
     def _node(self, node: Node) -> LocalNode:
         return LocalNode(node, self.layout, self.programs, self.authority, self.daemons)
 
@@ -200,12 +212,14 @@ class LocalCluster:
         return topology
 
     def _is_healthy(self, topology: Topology) -> bool:
+        """Whether everything runs, and answers within a minute: on a busy machine a healthy cluster is slow."""
         names = (*_CONTROL_PLANE, *(node.name for node in topology.nodes))
-        return (
-            all(self.daemons.is_running(name) for name in names)
-            and self.is_answering()
-            and self._are_ready(topology.nodes)
-        )
+        end = time.monotonic() + HEALTH_TIMEOUT_S
+        while all(self.daemons.is_running(name) for name in names) and time.monotonic() < end:
+            if self.is_answering() and self._are_ready(topology.nodes):
+                return True
+            time.sleep(1)
+        return False
 
     def _are_ready(self, nodes: Sequence[Node]) -> bool:
         path = '{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status} {end}'

@@ -79,7 +79,7 @@ class LocalNode:
 
     def images(self) -> NodeImages:
         content = self.home / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"
-        return NodeImages(node=self.node.name, pid=self._pid, content=content)
+        return NodeImages(node=self.node.name, enter=self._inside(), content=content)
 
     @property
     def is_running(self) -> bool:

@@ -29,12 +29,13 @@ _CTR = ("ctr", "-n", "k8s.io")
 
 @dataclass(frozen=True, slots=True)
 class NodeImages:
-    """The images of one running node; ``pid`` is a process in the node's mount namespace."""
+    """The images of one running node."""
 
     node: str
-    pid: int
-    content: Path
-    """Where the node's containerd keeps its blobs, seen from the machine."""
+    enter: tuple[str, ...]
+    """The words before a command that is to run in the node."""
+    content: Path | None
+    """Where the node's containerd keeps its blobs, seen from the machine; None where it cannot be reached."""
 
     def ensure(self, specs: Sequence[ImageSpec], oci_layout: Path) -> None:
         """Import each image unless the node has exactly this one."""
@@ -43,10 +44,14 @@ class NodeImages:
         lacking = {spec: digest for spec, digest in wanted.items() if there.get(spec.reference) != digest}
         for spec, digest in lacking.items():
             with step(f"{self.node}: importing image {spec.reference}"):
-                blobs = _blobs_of(oci_layout, digest)
-                held = self._hand_over(oci_layout, blobs)
-                self._import(partial(_write_archive, oci_layout=oci_layout, spec=spec, digest=digest))
-                self._release(held)
+                blobs = [blob for blob in _blobs_of(oci_layout, digest) if blob not in self._blobs()]
+                archive = partial(_write_archive, oci_layout=oci_layout, spec=spec, digest=digest)
+                if self.content is None:
+                    self._import(partial(archive, blobs=blobs))
+                else:
+                    self._hand_over(oci_layout, blobs, content=self.content)
+                    self._import(partial(archive, blobs=[]))
+                    self._release(blobs)
 
     def tag(self, name: str, alias: str) -> None:
         source, target = (f"{REGISTRY}/{name}:{tag}" for tag in (TAG, alias))
@@ -64,27 +69,28 @@ class NodeImages:
             self._import(copy)
 
     def _in_node(self, *command: str) -> tuple[str, ...]:
-        return ("nsenter", "--target", str(self.pid), "--mount", "--", *command)
+        return (*self.enter, *command)
 
     def _digests(self) -> dict[str, str]:
         """Reference -> digest of what the node has."""
         rows = run(*self._in_node(*_CTR, "images", "ls")).splitlines()[1:]
         return {row.split()[0]: row.split()[2] for row in rows}
 
-    def _hand_over(self, oci_layout: Path, blobs: Sequence[str]) -> list[str]:
-        """Give containerd each blob that it lacks, by a hard link where one file system holds both.
+    def _blobs(self) -> set[str]:
+        return set(run(*self._in_node(*_CTR, "content", "ls", "-q")).split())
+
+    def _hand_over(self, oci_layout: Path, blobs: Sequence[str], *, content: Path) -> None:
+        """Give containerd each of ``blobs``, by a hard link where one file system holds both.
 
         containerd is told only the digest: it finds the file in its place and takes it as its own, so one copy
-        on disk serves the layout and every node. Returns the blobs that are held against its garbage
-        collector until an image names them.
+        on disk serves the layout and every node. The blobs are held against its garbage collector until an
+        image names them.
         """
-        there = set(run(*self._in_node(*_CTR, "content", "ls", "-q")).split())
-        lacking = [blob for blob in blobs if blob not in there]
-        for blob in lacking:
+        content.mkdir(parents=True, exist_ok=True)
+        for blob in blobs:
             name = blob.removeprefix("sha256:")
             source = oci_layout / "blobs" / "sha256" / name
-            self.content.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(source, self.content / name)
+            _link_or_copy(source, content / name)
             size = str(source.stat().st_size)
             ingest = (
                 "content",
@@ -98,7 +104,6 @@ class NodeImages:
             # It seeks to the end of its input, for there is nothing left to copy: a pipe would not do.
             run(*self._in_node(*_CTR, *ingest), stdin=source)
             run(*self._in_node(*_CTR, "content", "label", blob, "containerd.io/gc.root=import"))
-        return lacking
 
     def _release(self, blobs: Sequence[str]) -> None:
         for blob in blobs:
@@ -139,8 +144,10 @@ def _blobs_of(oci_layout: Path, digest: str) -> list[str]:
     return list(dict.fromkeys([digest, *parts]))
 
 
-def _write_archive(sink: IO[bytes], *, oci_layout: Path, spec: ImageSpec, digest: str) -> None:
-    """An image archive of which containerd has every blob: only the index that names the image is in it."""
+def _write_archive(
+    sink: IO[bytes], *, oci_layout: Path, spec: ImageSpec, digest: str, blobs: Sequence[str]
+) -> None:
+    """An image archive that names the image and holds those ``blobs`` of it that containerd lacks."""
     manifest = oci_layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
     entry = {
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -151,6 +158,9 @@ def _write_archive(sink: IO[bytes], *, oci_layout: Path, spec: ImageSpec, digest
     with tarfile.open(fileobj=sink, mode="w|") as tar:
         _add_text(tar, "oci-layout", json.dumps({"imageLayoutVersion": "1.0.0"}))
         _add_text(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+        for blob in blobs:
+            path = f"blobs/{blob.replace(':', '/')}"
+            tar.add(oci_layout / path, arcname=path)
 
 
 def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:
