@@ -8,9 +8,9 @@ import click
 
 from e2e.cluster import binaries
 from e2e.cluster.builder import Builder
+from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.layout import Layout
-from e2e.cluster.local import LocalCluster
 
 
 class _Commands(click.Group):
@@ -24,7 +24,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, help=__doc__)
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    ctx.obj = LocalCluster(Layout.from_environment())
+    ctx.obj = open_cluster(Layout.from_environment())
 
 
 @main.command()
@@ -32,21 +32,21 @@ def main(ctx: click.Context) -> None:
     "--nodes", type=click.Choice(["1", "3"]), help="How many nodes; without it: as it runs, else 1."
 )
 @click.pass_obj
-def up(cluster: LocalCluster, nodes: str | None) -> None:
+def up(cluster: Cluster, nodes: str | None) -> None:
     """Bring the cluster up, or use the healthy one that runs."""
     cluster.up(int(nodes) if nodes else None)
 
 
 @main.command()
 @click.pass_obj
-def down(cluster: LocalCluster) -> None:
+def down(cluster: Cluster) -> None:
     """Stop everything; keep only caches."""
     cluster.down()
 
 
 @main.command()
 @click.pass_obj
-def status(cluster: LocalCluster) -> None:
+def status(cluster: Cluster) -> None:
     """Say what runs."""
     click.echo("\n".join(cluster.status()))
 
@@ -54,21 +54,21 @@ def status(cluster: LocalCluster) -> None:
 @main.command()
 @click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.pass_obj
-def load(cluster: LocalCluster, archive: Path) -> None:
+def load(cluster: Cluster, archive: Path) -> None:
     """Import an image archive into every living node."""
     cluster.load(archive)
 
 
 @main.command()
 @click.pass_obj
-def kubeconfig(cluster: LocalCluster) -> None:
+def kubeconfig(cluster: Cluster) -> None:
     """Print the kubeconfig's path."""
     click.echo(cluster.layout.kubeconfig)
 
 
 @main.command()
 @click.pass_obj
-def build(cluster: LocalCluster) -> None:
+def build(cluster: Cluster) -> None:
     """Build the cluster's programs from their Go modules, where they are missing."""
     for programs in binaries.all_programs():
         click.echo(programs.ensure(cluster.layout))
@@ -77,7 +77,7 @@ def build(cluster: LocalCluster) -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 @click.pass_obj
-def images(cluster: LocalCluster, names: tuple[str, ...]) -> None:
+def images(cluster: Cluster, names: tuple[str, ...]) -> None:
     """Build images (all without NAMES) and import them into the nodes that run."""
     cluster.ensure_images(names or tuple(Builder(cluster.layout).specs))
 
@@ -85,7 +85,7 @@ def images(cluster: LocalCluster, names: tuple[str, ...]) -> None:
 @main.command("kill-node")
 @click.argument("number", type=int)
 @click.pass_obj
-def kill_node(cluster: LocalCluster, number: int) -> None:
+def kill_node(cluster: Cluster, number: int) -> None:
     """End one node abruptly, as a power cut does."""
     cluster.kill_node(number)
 
@@ -93,7 +93,7 @@ def kill_node(cluster: LocalCluster, number: int) -> None:
 @main.command("start-node")
 @click.argument("number", type=int)
 @click.pass_obj
-def start_node(cluster: LocalCluster, number: int) -> None:
+def start_node(cluster: Cluster, number: int) -> None:
     """Start a killed node again and wait until it is Ready."""
     cluster.start_node(number)
 
@@ -101,7 +101,7 @@ def start_node(cluster: LocalCluster, number: int) -> None:
 @main.command("restart-kubelet")
 @click.argument("number", type=int)
 @click.pass_obj
-def restart_kubelet(cluster: LocalCluster, number: int) -> None:
+def restart_kubelet(cluster: Cluster, number: int) -> None:
     """Kill one node's kubelet; the node starts it again."""
     cluster.restart_kubelet(number)
 

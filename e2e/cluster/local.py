@@ -152,7 +152,7 @@ class LocalCluster:
     def programs(self) -> Path:
         return binaries.kubernetes().folder(self.layout)
 
-    def kubectl_words(self) -> tuple[str, ...]:
+    def kubectl_words(self) -> tuple[str, str, str]:
         return (str(self.programs / "kubectl"), "--kubeconfig", str(self.layout.kubeconfig))
 
     def topology(self) -> Topology | None:
