@@ -41,10 +41,6 @@ class Node:
         return f"10.244.{self.number}.0/24"
 
     @property
-    def pod_gateway(self) -> str:
-        return f"10.244.{self.number}.1"
-
-    @property
     def link(self) -> str:
         """The machine's end of the node's cable."""
         return f"paceline{self.number}"

@@ -9,7 +9,6 @@ import (
 	"context"
 	"flag"
 	"log/slog"
-	"os"
 	"os/signal"
 	"syscall"
 	"time"
@@ -24,8 +23,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
+	keepOffering(ctx, *folder, *resource, *count)
+}
+
+// keepOffering offers the devices until the context ends, again whenever an offer has ended.
+func keepOffering(ctx context.Context, folder, resource string, count int) {
 	for ctx.Err() == nil {
-		if err := offer(ctx, *folder, *resource, *count); err != nil {
+		if err := offer(ctx, folder, resource, count); err != nil {
 			slog.Warn("offer ended", "error", err)
 		}
 		// A kubelet that starts wipes the folder and takes registrations a moment later.
@@ -34,5 +38,4 @@ func main() {
 		case <-time.After(time.Second):
 		}
 	}
-	os.Exit(0)
 }
