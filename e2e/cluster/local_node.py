@@ -56,7 +56,7 @@ class LocalNode:
             self.node.name,
             [
                 "unshare", "--mount", "--propagation", "private", "--net", "--uts", "--ipc", "--pid",
-                "--fork", "--kill-child", "--mount-proc", "bash", _INIT,
+                "--fork", "--kill-child", "--mount-proc", "bash", self.home / "etc" / _INIT.name,
             ],
             env=environment,
         )  # fmt: skip
@@ -118,6 +118,8 @@ class LocalNode:
         for log in (self.home / "log").iterdir():
             log.unlink()
         (self.home / "cni" / "10-paceline.conflist").write_text(node_config.cni(self.node))
+        # bash reads a script while it runs it: an edit of the original must not reach a running node.
+        shutil.copyfile(_INIT, etc / _INIT.name)
         (etc / "containerd.toml").write_text(node_config.containerd())
         (etc / "resolv.conf").write_text("search .\n")
         _write_secret(etc / "kubelet.kubeconfig", self.authority.kubeconfig(self.node.name))
