@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.layout import Layout
-from e2e.cluster.local import LocalCluster
+from e2e.demo.watch import NotReady
 
 DEMO_IMAGES = ("operator", "router", "runtime-cpu")
 
@@ -45,13 +46,13 @@ class Where(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The cluster of `python -m e2e.cluster`; its Services are reachable from this machine."""
+    """The cluster of `python -m e2e.cluster`, whose Services this machine reaches."""
 
-    cluster: LocalCluster = field(default_factory=lambda: LocalCluster(Layout.from_environment()))
+    cluster: Cluster = field(default_factory=lambda: open_cluster(Layout.from_environment()))
 
     @property
     def title(self) -> str:
-        return "a local cluster of real Kubernetes processes"
+        return "a real Kubernetes cluster on this machine"
 
     @property
     def kubectl(self) -> tuple[str, ...]:
@@ -107,18 +108,25 @@ class Context:
 
     @contextmanager
     def reach(self, service: str, *, cluster_ip: str) -> Iterator[str]:
-        words = [*self.kubectl, "port-forward", f"service/{service}", "--address", "127.0.0.1", ":80"]
-        forward = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        try:
-            assert forward.stdout is not None
-            line = forward.stdout.readline()
-            port = re.search(r"127\.0\.0\.1:(\d+)", line)
-            if port is None:
-                raise RuntimeError(f"kubectl port-forward did not say which port it took: {line!r}")
-            yield f"http://127.0.0.1:{port.group(1)}"
-        finally:
-            forward.terminate()
-            forward.wait(timeout=10)
+        with _forwarded(self.kubectl, service) as url:
+            yield url
+
+
+@contextmanager
+def _forwarded(kubectl: tuple[str, ...], service: str) -> Iterator[str]:
+    """The Service on a loopback port of this machine, by kubectl's own tunnel."""
+    words = [*kubectl, "port-forward", f"service/{service}", "--address", "127.0.0.1", ":80"]
+    forward = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert forward.stdout is not None
+        line = forward.stdout.readline()
+        port = re.search(r"127\.0\.0\.1:(\d+)", line)
+        if port is None:
+            raise NotReady(f"kubectl port-forward did not say which port it took: {line!r}")
+        yield f"http://127.0.0.1:{port.group(1)}"
+    finally:
+        forward.terminate()
+        forward.wait(timeout=10)
 
 
 def choose() -> Where:
