@@ -7,6 +7,7 @@ the cluster at once. What differs only by the operator's version waits for the n
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from paceline.api import InferenceService
@@ -56,19 +57,22 @@ def new_deployment(
         annotations={
             ANNOTATION_ASKED: str(asked_replicas),
             ANNOTATION_INPUTS: canonical(inputs),
-            ANNOTATION_TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
+            ANNOTATION_TEMPLATE: _written(template),
         },
     )
 
 
 def existing_deployment(
-    variant: Variant, *, meta: ServiceMeta, replicas: int, asked_replicas: int
+    variant: Variant, *, meta: ServiceMeta, inputs: Inputs | None, replicas: int, asked_replicas: int
 ) -> dict[str, Any]:
-    """The Deployment of a variant that exists: everything that shapes a pod is exactly as it was first
-    applied."""
-    found = variant.deployment["metadata"].get("annotations") or {}
-    annotations = {key: found[key] for key in (ANNOTATION_INPUTS, ANNOTATION_TEMPLATE) if key in found}
-    annotations[ANNOTATION_ASKED] = str(asked_replicas)
+    """The Deployment of a variant that exists: what shapes a pod is exactly as it was first applied.
+
+    `inputs` is what it was made from, None where that cannot be told any more.
+    """
+    template = _template_of(variant)
+    annotations = {ANNOTATION_ASKED: str(asked_replicas), ANNOTATION_TEMPLATE: _written(template)}
+    if inputs is not None:
+        annotations[ANNOTATION_INPUTS] = canonical(inputs)
     if variant.has_served:
         annotations[ANNOTATION_SERVED] = "true"
     return _deployment(
@@ -76,7 +80,7 @@ def existing_deployment(
         name=variant.name,
         tensor_parallel_size=variant.tensor_parallel_size,
         replicas=replicas,
-        template=_template_of(variant),
+        template=template,
         annotations=annotations,
     )
 
@@ -89,6 +93,10 @@ def _template_of(variant: Variant) -> dict[str, Any]:
     except ValueError:
         template = variant.deployment["spec"]["template"]
     return dict(template)
+
+
+def _written(template: Mapping[str, Any]) -> str:
+    return json.dumps(template, sort_keys=True, separators=(",", ":"))
 
 
 def _deployment(

@@ -98,7 +98,7 @@ def claim(
     reclaimed = tuple(
         one for one in found.values() if not keep and not one.autoscaler and now_s - one.since_s >= grace_s
     )
-    body = copy.deepcopy(dict(desired))
+    body = copy.deepcopy(dict(desired)) if found else dict(desired)
     for one in found.values():
         if one not in reclaimed:
             _remove(body, one.path)
@@ -194,9 +194,9 @@ def _is_autoscaler(live: RawObject, manager: str) -> bool:
 
 def _is_shared(body: RawObject, *, live: RawObject) -> bool:
     """Whether a field that we change is held by us and by others: without force that would be refused."""
-    others = list(_owned_sets(live, ours=False))
-    return any(
-        _value(live, path) != wanted and any(_owns(fields, path) for fields in others)
+    others = [fields for fields in _owned_sets(live, ours=False) if fields]
+    return bool(others) and any(
+        any(_owns(fields, path) for fields in others) and _value(live, path) != wanted
         for path, wanted in _leaves(body)
     )
 

@@ -77,13 +77,14 @@ class Verdict:
             verdict=body["verdict"],
             field=_text(body.get("field")),
             stage=_text(body.get("stage")),
-            message=str(body.get("message") or ""),
+            message=str(body.get("message") or "")[:1024],
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodInfo:
-    """An engine pod's own word: `GET /paceline/info`."""
+    """An engine pod's own word: `GET /paceline/info`. The image is the user's: what is not of the form that
+    was agreed on counts as not said."""
 
     version: str | None
     emulated: bool | None
@@ -97,18 +98,17 @@ class PodInfo:
 
     @classmethod
     def parse(cls, body: RawObject) -> PodInfo:
-        model = body.get("model") or {}
-        stages = body.get("stages") or {}
+        model, stages = _mapping(body.get("model")), _mapping(body.get("stages"))
         return cls(
             version=_text(body.get("version")),
-            emulated=body.get("emulated"),
-            draining=body.get("draining"),
-            tensor_parallel_size=body.get("tensorParallelSize"),
+            emulated=_flag(body.get("emulated")),
+            draining=_flag(body.get("draining")),
+            tensor_parallel_size=_count(body.get("tensorParallelSize")),
             model_revision=_text(model.get("revision")),
-            attention_heads=model.get("attentionHeads"),
-            kv_heads=model.get("kvHeads"),
-            weights_bytes=model.get("weightsBytes"),
-            stage_seconds={k: float(v) for k, v in stages.items() if v is not None},
+            attention_heads=_count(model.get("attentionHeads")),
+            kv_heads=_count(model.get("kvHeads")),
+            weights_bytes=_count(model.get("weightsBytes")),
+            stage_seconds={str(k): float(v) for k, v in stages.items() if isinstance(v, int | float)},
         )
 
 
@@ -171,7 +171,7 @@ class Pod:
     def parse(cls, raw: RawObject, *, info: PodInfo | None = None) -> Pod:
         meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
         labels = meta.get("labels") or {}
-        tp = labels.get(LABEL_TENSOR_PARALLEL_SIZE)
+        tp = str(labels.get(LABEL_TENSOR_PARALLEL_SIZE, ""))
         conditions = {c["type"]: c for c in status.get("conditions") or ()}
         containers = list(status.get("containerStatuses") or ())
         waiting = [
@@ -190,7 +190,7 @@ class Pod:
             uid=meta["uid"],
             component=labels.get(LABEL_COMPONENT, ""),
             variant=labels.get(LABEL_VARIANT),
-            tensor_parallel_size=int(tp) if tp is not None else None,
+            tensor_parallel_size=int(tp) if tp.isdigit() else None,
             gpus=_devices(spec),
             created_at_s=unix_s(meta["creationTimestamp"]),
             ip=status.get("podIP"),
@@ -311,7 +311,20 @@ CHILD_KINDS: tuple[tuple[str, str], ...] = (
 
 
 def _text(value: object) -> str | None:
-    return str(value) if value is not None else None
+    """As long as a field of the status may be."""
+    return str(value)[:253] if value is not None else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _flag(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _mapping(value: object) -> RawObject:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _devices(spec: RawObject) -> int:

@@ -27,7 +27,7 @@ from paceline.fleet.manifests import (
     unwanted,
 )
 from paceline.fleet.names import Names
-from paceline.fleet.observed import Observed, RawObject
+from paceline.fleet.observed import CHILD_KINDS, Observed, RawObject
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.ownership import is_deleting, is_owned
 from paceline.fleet.replicas import Surroundings
@@ -249,7 +249,11 @@ def _engines(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
         replicas = decision.replicas[variant.name]
         lowered = replicas < variant.replicas
         manifest = existing_deployment(
-            variant, meta=meta, replicas=replicas, asked_replicas=situation.asked_of(variant)
+            variant,
+            meta=meta,
+            inputs=case.inputs if variant.name == target else variant.inputs,
+            replicas=replicas,
+            asked_replicas=situation.asked_of(variant),
         )
         version = str(variant.deployment["metadata"]["resourceVersion"]) if lowered else None
         yield (
@@ -266,7 +270,7 @@ def _removals(case: _Case) -> Iterator[Delete]:
     for name in case.decision.remove:
         variant = case.situation.find(name)
         if variant is not None:
-            yield _delete(variant.deployment, status_first=True)
+            yield _delete("Deployment", variant.deployment, status_first=True)
 
 
 def _unwanted(case: _Case) -> Iterator[Delete]:
@@ -274,13 +278,14 @@ def _unwanted(case: _Case) -> Iterator[Delete]:
     for kind, name in unwanted(observed.service, meta=observed.meta, settings=case.settings):
         live = _own(observed, kind, name)
         if live is not None and not is_deleting(live):
-            yield _delete(live, status_first=False)
+            yield _delete(kind, live, status_first=False)
 
 
-def _delete(live: RawObject, *, status_first: bool) -> Delete:
+def _delete(kind: str, live: RawObject, *, status_first: bool) -> Delete:
+    """An item of a list says neither its kind nor its version."""
     return Delete(
-        api_version=str(live["apiVersion"]),
-        kind=str(live["kind"]),
+        api_version=next(version for version, known in CHILD_KINDS if known == kind),
+        kind=kind,
         name=str(live["metadata"]["name"]),
         uid=str(live["metadata"]["uid"]),
         status_first=status_first,

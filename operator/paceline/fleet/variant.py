@@ -27,7 +27,6 @@ from paceline.fleet.names import (
     ANNOTATION_ASKED,
     ANNOTATION_INPUTS,
     ANNOTATION_SERVED,
-    LABEL_TENSOR_PARALLEL_SIZE,
     LABEL_VARIANT,
 )
 from paceline.fleet.observed import Observed, Pod, RawObject
@@ -122,7 +121,7 @@ def observed_variants(observed: Observed) -> tuple[Variant, ...]:
         _read_variant(child, observed.pods)
         for (kind, _), child in observed.children.items()
         if kind == "Deployment"
-        and LABEL_VARIANT in (child["metadata"].get("labels") or {})
+        and LABEL_VARIANT in _pod_labels(child)
         and is_owned(child, by=observed.meta)
         and not is_deleting(child)
     ]
@@ -137,18 +136,26 @@ def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
     meta, spec = deployment["metadata"], deployment["spec"]
     status = deployment.get("status") or {}
     annotations = meta.get("annotations") or {}
-    name = meta["labels"][LABEL_VARIANT]
+    name = str(_pod_labels(deployment)[LABEL_VARIANT])
     replicas = int(spec.get("replicas", 1))
+    asked = str(annotations.get(ANNOTATION_ASKED, ""))
     mine = tuple(pod for pod in pods if pod.variant == name)
     return Variant(
         name=name,
-        tensor_parallel_size=int(meta["labels"][LABEL_TENSOR_PARALLEL_SIZE]),
+        tensor_parallel_size=int(name.removeprefix("tp").partition("-")[0]),
         inputs=read_inputs(annotations.get(ANNOTATION_INPUTS)),
         deployment=deployment,
         replicas=replicas,
-        asked_replicas=int(annotations.get(ANNOTATION_ASKED, replicas)),
+        asked_replicas=int(asked) if asked.isdigit() else replicas,
         pods=mine,
         created_at_s=unix_s(meta["creationTimestamp"]),
         has_served=ANNOTATION_SERVED in annotations or any(pod.serving for pod in mine),
         settled=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
     )
+
+
+def _pod_labels(deployment: RawObject) -> Mapping[str, Any]:
+    """Of the selector, which nobody can change: the labels of the Deployment itself may have been taken
+    off."""
+    selector: Mapping[str, Any] = deployment["spec"]["selector"].get("matchLabels") or {}
+    return selector

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 
 from paceline.fleet import Conflict
 from paceline.fleet.foreign import claim, path_text
+from paceline.fleet.names import ANNOTATION_INPUTS, ANNOTATION_TEMPLATE
 from paceline.fleet.timestamps import rfc3339
 from tests.unit.fleet.services import EMULATED, NOW_S
 from tests.unit.fleet.simulated_cluster import Cluster
@@ -299,6 +301,35 @@ def test_one_item_of_a_list_is_told_from_the_next() -> None:
     assert one.text == '.spec.template.spec.containers[name="engine"].image'
     (container,) = found.object["spec"]["template"]["spec"]["containers"]
     assert container == {"name": "engine", "args": ["serve"]}
+
+
+def test_a_template_that_somebody_changed_goes_back_to_what_it_was_made_from(cluster: Cluster) -> None:
+    (variant,) = cluster.variants()
+    child = cluster.engine(variant)
+    before = copy.deepcopy(child["spec"]["template"])
+    child["spec"]["template"]["spec"]["containers"][0]["image"] = "theirs:1"
+    fields: dict[str, Any] = {"f:spec": {"f:template": {"f:spec": {"f:containers": {}}}}}
+    owned(cluster, child, manager="kubectl-set-image", fields=fields)
+    cluster.reconcile()
+    assert cluster.engine(variant)["spec"]["template"] != before
+    cluster.now_s += 301
+    cluster.settle()
+    assert cluster.engine(variant)["spec"]["template"] == before
+
+
+@pytest.mark.parametrize("lost", ["labels", "annotations"])
+def test_an_engine_whose_metadata_was_taken_off_is_still_known(cluster: Cluster, lost: str) -> None:
+    (variant,) = cluster.variants()
+    pods = set(cluster.engine_pods())
+    del cluster.engine(variant)["metadata"][lost]
+    cluster.reconcile()
+    cluster.settle()
+    assert cluster.variants() == {variant: 2}
+    assert set(cluster.engine_pods()) == pods
+    assert {ANNOTATION_INPUTS, ANNOTATION_TEMPLATE} <= cluster.engine(variant)["metadata"][
+        "annotations"
+    ].keys()
+    assert cluster.engine(variant)["metadata"]["labels"]["paceline.dev/variant"] == variant
 
 
 def test_paths_read_as_the_api_server_writes_them() -> None:
