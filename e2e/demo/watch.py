@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 KIND = "inferenceservices.paceline.dev"
+QUIET_S = 10.0
+"""With nothing new for this long, a sign of life is told."""
+
+WORTH_TELLING = frozenset({"Ready", "Progressing", "ModelLoaded", "RouterReady", "CapacityAvailable"})
+"""Conditions whose every value says something of a start. The others matter when they are True."""
+
 Body = dict[str, Any]
 
 
@@ -42,6 +48,15 @@ class Kubectl:
     def apply(self, manifest: Path, *, namespace: str) -> None:
         self.run("apply", "--server-side", "-n", namespace, "-f", str(manifest))
 
+    def last_line_of_engine(self, name: str, *, namespace: str) -> str:
+        """Of its log; nothing where there is none yet."""
+        selector = f"paceline.dev/service={name},paceline.dev/component=engine"
+        try:
+            log = self.run("logs", "-n", namespace, "-l", selector, "--tail=1").splitlines()
+        except NotReady:
+            return ""
+        return log[-1][:90] if log else ""
+
     def ensure_namespace(self, name: str) -> None:
         """With the restricted Pod Security Standard enforced: what Paceline starts there must pass it."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -50,10 +65,12 @@ class Kubectl:
 
 
 def conditions(service: Body) -> dict[str, str]:
-    """Type -> what a person wants to read of it. What is merely not measured is left out."""
+    """Type -> what a person wants to read of it while a service starts."""
     told = {}
     for condition in service.get("status", {}).get("conditions", []):
         if condition["status"] == "Unknown":
+            continue
+        if condition["type"] not in WORTH_TELLING and condition["status"] != "True":
             continue
         words = [condition["status"], condition.get("reason", ""), condition.get("message", "")]
         told[condition["type"]] = "  ".join(word for word in words if word)
@@ -71,8 +88,8 @@ def is_ready(service: Body) -> bool:
 def wait_ready(
     kubectl: Kubectl, name: str, *, namespace: str, timeout_s: float, tell: Callable[[str], None]
 ) -> Body:
-    """Every change of a condition goes to `tell`, once."""
-    end_s = time.monotonic() + timeout_s
+    """Every change of a condition goes to `tell`, once; between them, what the engine is at."""
+    started_s = told_s = time.monotonic()
     known: dict[str, str] = {}
     while True:
         service = kubectl.get(KIND, name, namespace=namespace)
@@ -80,10 +97,15 @@ def wait_ready(
         for kind, text in seen.items():
             if known.get(kind) != text:
                 tell(f"{kind:<18} {text}")
+                told_s = time.monotonic()
         known = seen
         if is_ready(service):
             return service
-        if time.monotonic() > end_s:
+        now_s = time.monotonic()
+        if now_s - told_s > QUIET_S:
+            tell(f"{now_s - started_s:6.0f} s  {kubectl.last_line_of_engine(name, namespace=namespace)}")
+            told_s = now_s
+        if now_s - started_s > timeout_s:
             last = known.get("Ready", "no condition Ready at all: does the operator run?")
             raise NotReady(f"{name} is not Ready after {timeout_s:.0f} s: {last}")
         time.sleep(1)

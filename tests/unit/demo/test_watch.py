@@ -24,6 +24,7 @@ def look(ready: str, message: str, *, observed: int = 1) -> dict[str, Any]:
     conditions = [
         {"type": "Ready", "status": ready, "reason": "R", "message": message},
         {"type": "SLOMet", "status": "Unknown", "reason": "NotMeasured", "message": "not measured"},
+        {"type": "ForeignWriter", "status": "False", "reason": "None", "message": "nobody"},
     ]
     status = {"observedGeneration": observed, "conditions": conditions}
     return {"metadata": {"name": "chat", "generation": 1}, "status": status}
@@ -36,7 +37,7 @@ def kubectl_that_sees(folder: Path, *looks: dict[str, Any]) -> Kubectl:
     return Kubectl((sys.executable, str(folder / "kubectl.py"), str(folder / "looks.json")))
 
 
-def test_each_change_is_told_once_and_the_unmeasured_not_at_all(tmp_path: Path) -> None:
+def test_each_change_is_told_once_and_what_says_nothing_not_at_all(tmp_path: Path) -> None:
     waiting = look("False", "0 of 1")
     kubectl = kubectl_that_sees(tmp_path, waiting, waiting, look("True", "1 of 1"))
     told: list[str] = []
@@ -50,13 +51,13 @@ def test_each_change_is_told_once_and_the_unmeasured_not_at_all(tmp_path: Path) 
 def test_ready_of_an_older_generation_is_not_ready(tmp_path: Path) -> None:
     kubectl = kubectl_that_sees(tmp_path, look("True", "of the spec before", observed=0))
     with pytest.raises(NotReady, match="of the spec before"):
-        wait_ready(kubectl, "chat", namespace="default", timeout_s=0, tell=lambda line: None)
+        wait_ready(kubectl, "chat", namespace="default", timeout_s=-1, tell=lambda line: None)
 
 
 def test_no_status_at_all_points_to_the_operator(tmp_path: Path) -> None:
     kubectl = kubectl_that_sees(tmp_path, {"metadata": {"name": "chat", "generation": 1}})
     with pytest.raises(NotReady, match="does the operator run"):
-        wait_ready(kubectl, "chat", namespace="default", timeout_s=0, tell=lambda line: None)
+        wait_ready(kubectl, "chat", namespace="default", timeout_s=-1, tell=lambda line: None)
 
 
 def test_kubectls_own_words_are_the_error() -> None:
