@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -45,12 +46,24 @@ def run(options: ServeOptions) -> int:
     signal.signal(signal.SIGTERM, quit_early)
     signal.signal(signal.SIGINT, quit_early)
     try:
+        _check_port(options)
         targets = read_targets(options)
         launch = _Launch(options, clock=clock, targets=targets, model=resolve(options))
     except (StartFailure, Refused) as error:
         log.error("start_failed", stage=clock.stage, error=str(error))
         return report(error)
     return launch.run()
+
+
+def _check_port(options: ServeOptions) -> None:
+    """On a laptop another engine may have the port: it would answer in the place of this one, and seem
+    ready."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((options.host, options.port))
+        except OSError as error:
+            raise StartFailure(f"port {options.port}: {error.strerror}", stage="fetch") from error
 
 
 def read_targets(options: ServeOptions) -> Targets:

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from paceline_core import Targets
+from paceline_runtime.launch import launcher
 from paceline_runtime.launch.engine_process import EngineProcess
 from paceline_runtime.launch.failure import Refused, StartFailure, report
-from tests.unit.runtime.pod import target
+from tests.unit.runtime.pod import options, target
 
 PROGRAM = [sys.executable, "-m", "paceline_runtime.cli"]
 RUNTIME = Path(__file__).parents[3] / "runtime"
@@ -227,6 +228,21 @@ def test_an_emulated_pod_is_small_and_rests(tmp_path: Path) -> None:
         before = cpu_ticks()
         time.sleep(3)
         assert cpu_ticks() - before <= 6  # 2 % of a core
+
+
+def test_a_port_that_is_taken_fails_the_start_before_an_engine_is_started(tmp_path: Path) -> None:
+    """Else the other server would answer the warm-up, and the pod seem ready."""
+    (tmp_path / "targets.json").write_text(Targets(classes=(target(),)).to_json())
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        given = options(tmp_path, emulation=None, port=other.getsockname()[1])
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            assert launcher.run(given) == 1
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def child(code: str) -> tuple[EngineProcess, list[str]]:
