@@ -66,7 +66,7 @@ integration: venv cluster-binaries ## Tests against a real API server
 	@$(PY) -m pytest tests/integration
 
 .PHONY: test
-test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
+test: lint helm cluster-binaries models runtime-env ## Everything that CI runs: lint, all tests, the quick e2e scenarios
 	@$(PY) -m pytest -m "not slow" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
