@@ -37,7 +37,7 @@ from paceline.fleet.settings import Settings
 from paceline.fleet.shape import desired_shape
 from paceline.fleet.status import service_status
 from paceline.fleet.timestamps import unix_s
-from paceline.fleet.transition import INFEASIBLE, Decision, Situation, decide
+from paceline.fleet.transition import INFEASIBLE, ROUTED_AFTER_S, Decision, Situation, decide
 from paceline.fleet.variant import Inputs, find_by_inputs, observed_variants, template_inputs, variant_name
 
 
@@ -323,6 +323,7 @@ def _next_deadline_s(case: _Case, outlook: Outlook) -> float | None:
     moments: list[float] = []
     if transition is not None and transition.step == STARTING and transition.deadline is not None:
         moments.append(unix_s(transition.deadline))
+        moments += [pod.ready_since_s + ROUTED_AFTER_S for pod in outlook.serving if pod.ready_since_s]
     for pod in outlook.starting:
         moments.append(pod.created_at_s + spec.ready_deadline_seconds)
         if pod.unschedulable_since_s is not None:

@@ -54,6 +54,10 @@ REFUSED = "Refused"
 INFEASIBLE = "Infeasible"
 """By the facts of the checkpoint, before anything was made."""
 
+ROUTED_AFTER_S = 5.0
+"""Time that a pod must have been Ready before another may leave for it: a router was seen to take up to 3 s
+to list it, and the gate compares its list every 5 s."""
+
 UNSCHEDULABLE = "Unschedulable"
 DEADLINE_EXCEEDED = "ReadyDeadlineExceeded"
 
@@ -312,10 +316,15 @@ def _is_hopeless(current: Variant, situation: Situation) -> bool:
 
 
 def _is_at_strength(new: Variant, situation: Situation) -> bool:
-    return (
-        safe_serving(new, around=situation.around) >= situation.asked.replicas
-        and not situation.around.router_rolling
-    )
+    """Ready, safe, and known to the routers by now."""
+    routed = [
+        pod
+        for pod in new.serving
+        if not situation.around.at_risk(pod)
+        and pod.ready_since_s is not None
+        and situation.now_s - pod.ready_since_s >= ROUTED_AFTER_S
+    ]
+    return len(routed) >= situation.asked.replicas and not situation.around.router_rolling
 
 
 def _is_stuck(situation: Situation, roles: Roles) -> bool:

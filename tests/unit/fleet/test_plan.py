@@ -135,6 +135,7 @@ def test_a_delete_is_bound_to_that_very_object(cluster: Cluster) -> None:
         for pod in cluster.live():
             cluster.make_ready(pod)
         cluster.end_drains()
+        cluster.now_s += 10
     ((delete, uid),) = deletes
     assert delete.uid == uid
     assert delete.status_first

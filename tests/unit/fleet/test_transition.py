@@ -34,6 +34,13 @@ def begin(cluster: Cluster) -> tuple[str, str]:
     return old, new
 
 
+def finish(cluster: Cluster, variant: str) -> None:
+    """All its pods are Ready, and have been long enough for the routers to know."""
+    for pod in cluster.live(variant):
+        cluster.make_ready(pod)
+    cluster.now_s += 5
+
+
 def test_a_change_makes_the_new_pods_and_leaves_the_old_ones(cluster: Cluster) -> None:
     old, new = begin(cluster)
     assert cluster.variants() == {old: 2, new: 2}
@@ -49,14 +56,26 @@ def test_the_old_variant_leaves_only_when_every_new_pod_is_ready(cluster: Cluste
     cluster.reconcile()
     assert cluster.variants() == {old: 2, new: 2}
     cluster.make_ready(second)
+    cluster.now_s += 5
+    cluster.reconcile()
+    assert cluster.variants() == {old: 0, new: 2}
+
+
+def test_the_old_variant_waits_until_the_routers_can_know_the_new_pods(cluster: Cluster) -> None:
+    old, new = begin(cluster)
+    for pod in cluster.live(new):
+        cluster.make_ready(pod)
+    made = cluster.reconcile()
+    assert cluster.variants() == {old: 2, new: 2}
+    assert made.requeue_after_s is not None
+    cluster.now_s += made.requeue_after_s
     cluster.reconcile()
     assert cluster.variants() == {old: 0, new: 2}
 
 
 def test_drains_run_aside_and_the_old_deployment_goes_after_its_last_pod(cluster: Cluster) -> None:
     old, new = begin(cluster)
-    for pod in cluster.live(new):
-        cluster.make_ready(pod)
+    finish(cluster, new)
     cluster.reconcile()
     cluster.run_controllers()
     cluster.reconcile()
@@ -72,8 +91,7 @@ def test_drains_run_aside_and_the_old_deployment_goes_after_its_last_pod(cluster
 
 def test_the_next_change_may_begin_while_the_last_one_drains(cluster: Cluster) -> None:
     _, new = begin(cluster)
-    for pod in cluster.live(new):
-        cluster.make_ready(pod)
+    finish(cluster, new)
     cluster.reconcile()
     cluster.run_controllers()
     cluster.edit({"scaling": {"tensorParallelSize": 9}})
@@ -92,8 +110,8 @@ def test_a_step_is_in_the_status_before_anything_of_it_is_done(cluster: Cluster)
     assert started.status.transition.step == "Starting"
     cluster.carry_out(started)
     cluster.run_controllers()
-    for pod in cluster.live():
-        cluster.make_ready(pod)
+    assert started.status.transition.to_variant is not None
+    finish(cluster, started.status.transition.to_variant)
     switched = cluster.plan()
     lowered = [one for one in switched.apply if one.status_first]
     assert [one.object["spec"]["replicas"] for one in lowered] == [0]
@@ -104,8 +122,7 @@ def test_a_step_is_in_the_status_before_anything_of_it_is_done(cluster: Cluster)
 
 def test_a_crash_between_the_status_and_the_action_is_made_good(cluster: Cluster) -> None:
     old, new = begin(cluster)
-    for pod in cluster.live(new):
-        cluster.make_ready(pod)
+    finish(cluster, new)
     cluster.carry_out(cluster.plan(), actions=0)
     assert cluster.variants() == {old: 2, new: 2}
     cluster.settle()
@@ -236,8 +253,7 @@ def test_no_change_begins_while_the_router_pods_are_replaced(cluster: Cluster) -
 def test_what_leaves_keeps_the_pods_that_the_other_lacks(cluster: Cluster) -> None:
     """The new variant loses a pod between the switch and the decrement."""
     old, new = begin(cluster)
-    for pod in cluster.live(new):
-        cluster.make_ready(pod)
+    finish(cluster, new)
     cluster.carry_out(cluster.plan(), actions=0)
     cluster.make_ready(cluster.live(new)[0], ready=False)
     cluster.reconcile()
@@ -317,8 +333,7 @@ def test_a_refused_change_at_the_same_size_is_scaled_as_asked(cluster: Cluster) 
 
 def test_a_lost_status_changes_nothing_that_serves(cluster: Cluster) -> None:
     _, new = begin(cluster)
-    for pod in cluster.live(new):
-        cluster.make_ready(pod)
+    finish(cluster, new)
     del cluster.service["status"]
     before = len(cluster.serving())
     cluster.reconcile()

@@ -48,6 +48,7 @@ class Engines(RuleBasedStateMachine):
         for pod in new if at == "switched" else new[:came]:
             cluster.make_ready(pod)
         if at == "switched":
+            cluster.now_s += 5
             self.carry_out(actions=0)
             for pod in new[came:]:
                 cluster.make_ready(pod, ready=False)
@@ -264,7 +265,7 @@ class Engines(RuleBasedStateMachine):
 
 TestEngines = Engines.TestCase
 TestEngines.settings = settings(
-    max_examples=120,
+    max_examples=80,
     stateful_step_count=15,
     deadline=None,
     # Shrinking replays whole clusters for minutes; fifteen steps can be read as they are.
