@@ -23,7 +23,7 @@ goes on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from paceline.api import Refused, Shape, TransitionStatus
 from paceline.fleet.actions import Event
@@ -107,25 +107,26 @@ class Decision:
     waiting: str | None = None
     """Why a change that the spec asks for has not begun, or a decrement has not been made."""
 
-    events: tuple[Event, ...] = field(default=())
+    events: tuple[Event, ...] = ()
 
 
 def decide(situation: Situation) -> Decision:
     situation, events = _advance(situation)
     roles = _roles(situation)
-    if roles.current is None:
+    current = roles.current
+    if current is None:
         return _first_start(situation, roles=roles, events=events)
-    refused = situation.refused or _refused_before_serving(roles.current, situation)
-    situation = replace(situation, refused=refused)
-    if roles.current.name == situation.target or situation.refused is not None:
-        return _settled(situation, roles=roles, events=events)
+    situation = replace(situation, refused=situation.refused or _refused_before_serving(current, situation))
+    kept = _settled(situation, roles=roles, current=current, events=events)
+    if current.name == situation.target or situation.refused is not None:
+        return kept
     if is_active(situation.transition) and not _is_stuck(situation, roles):
-        return _settled(situation, roles=roles, events=events)
+        return kept
     if situation.refusal is not None and situation.find(situation.target) is None:
-        return _settled(replace(situation, refused=situation.refusal), roles=roles, events=events)
-    if (reason := _hindrance(roles.current, situation)) is not None:
-        return replace(_settled(situation, roles=roles, events=events), waiting=reason)
-    return _begin(situation, current=roles.current, events=events)
+        return replace(kept, refused=situation.refusal)
+    if (reason := _hindrance(current, situation)) is not None:
+        return replace(kept, waiting=reason)
+    return _begin(situation, current=current, events=events)
 
 
 def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
@@ -138,23 +139,23 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
     names = f"from {transition.from_variant} to {transition.to_variant}"
     match transition.step:
         case "Starting" if not old_lives:
-            return _to(situation, DONE), ()
+            return _to(situation, transition, DONE), ()
         case "Starting" if situation.target != transition.to_variant:
             message = f"The spec changed while the change {names} was under way: it is taken back"
-            return _to(situation, ROLLING_BACK), (_normal("TransitionCancelled", message),)
+            return _to(situation, transition, ROLLING_BACK), (_normal("TransitionCancelled", message),)
         case "Starting" if new is not None and _is_at_strength(new, situation):
             message = f"All {situation.asked.replicas} replicas of {new.name} are Ready: the old ones leave"
-            return _to(situation, DRAINING), (_normal("TransitionSwitched", message),)
+            return _to(situation, transition, DRAINING), (_normal("TransitionSwitched", message),)
         case "Starting" if (failure := _failure(new, situation)) is not None:
             message = f"Change {names} rolled back: {failure.message}"
             event = Event(type="Warning", reason="TransitionRolledBack", message=message)
-            return replace(_to(situation, ROLLING_BACK), refused=failure), (event,)
+            return replace(_to(situation, transition, ROLLING_BACK), refused=failure), (event,)
         case "Draining" if not new_lives:
-            return _to(situation, ROLLED_BACK), ()
+            return _to(situation, transition, ROLLED_BACK), ()
         case "Draining" if not any(one.replicas for one in situation.variants if one is not new):
-            return _to(situation, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
+            return _to(situation, transition, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
         case "RollingBack" if not new_lives:
-            return _to(situation, ROLLED_BACK), ()
+            return _to(situation, transition, ROLLED_BACK), ()
     return situation, ()
 
 
@@ -192,16 +193,20 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         deadline=rfc3339(situation.now_s + situation.ready_deadline_s),
     )
     message = f"Change {transition.id} from {current.name} to {situation.target} begins"
+    situation = replace(situation, transition=transition)
+    roles = _roles(situation)
     begun = _settled(
-        replace(situation, transition=transition),
-        roles=_roles(replace(situation, transition=transition)),
+        situation,
+        roles=roles,
+        current=roles.current or current,
         events=(*events, _normal("TransitionStarted", message)),
     )
-    replicas = {**begun.replicas, situation.target: situation.asked.replicas}
-    changed = {situation.target}
+    replicas, changed = dict(begun.replicas), {situation.target}
     if step == DRAINING:
         replicas[current.name] = 0
         changed.add(current.name)
+        if not replicas.get(situation.target):
+            replicas[situation.target] = situation.asked.replicas
     return replace(
         begun,
         replicas=replicas,
@@ -210,11 +215,9 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
     )
 
 
-def _settled(situation: Situation, *, roles: Roles, events: tuple[Event, ...]) -> Decision:
+def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tuple[Event, ...]) -> Decision:
     """Replicas of every variant under the transition as it stands."""
-    current, coming, around = roles.current, roles.coming, situation.around
-    assert current is not None
-    transition = situation.transition
+    coming, around, transition = roles.coming, situation.around, situation.transition
     starting = transition is not None and transition.step == STARTING
     replicas = {one.name: one.replicas for one in situation.variants}
     asked = situation.asked_of(current)
@@ -291,7 +294,8 @@ def _failure(new: Variant | None, situation: Situation) -> Refused | None:
 
 
 def _refusal_of(variant: Variant, situation: Situation) -> Refused | None:
-    for pod in variant.live:
+    """Of a pod that does not serve: one that does has got over what its last container said."""
+    for pod in variant.starting:
         if pod.verdict is not None and pod.verdict.verdict == "Refused":
             return Refused(
                 generation=situation.generation,
@@ -371,9 +375,8 @@ def _roles(situation: Situation) -> Roles:
     )
 
 
-def _to(situation: Situation, step: Step) -> Situation:
-    assert situation.transition is not None
-    return replace(situation, transition=situation.transition.model_copy(update={"step": step}))
+def _to(situation: Situation, transition: TransitionStatus, step: Step) -> Situation:
+    return replace(situation, transition=transition.model_copy(update={"step": step}))
 
 
 def _normal(reason: str, message: str) -> Event:

@@ -181,6 +181,15 @@ def test_a_launchers_refusal_takes_the_change_back_at_once(cluster: Cluster) -> 
     assert len(cluster.serving(old)) == 2
 
 
+def test_a_pod_that_serves_has_got_over_an_earlier_refusal(cluster: Cluster) -> None:
+    """Its volume came late: the verdict of its first container still stands in lastState."""
+    old, new = begin(cluster)
+    cluster.say_verdict(cluster.live(new)[0], REFUSAL)
+    cluster.make_ready(cluster.live(new)[0])
+    cluster.reconcile()
+    assert cluster.variants() == {old: 2, new: 2}
+
+
 def test_a_failed_start_waits_for_its_deadline(cluster: Cluster) -> None:
     """A crash may pass; only a refusal never does."""
     old, new = begin(cluster)
