@@ -6,6 +6,7 @@ Called by ``images`` and ``up``. The result of each image lies in one OCI layout
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -125,17 +126,20 @@ class Builder:
         words.append(self._base_context if spec.name == BASE else REPOSITORY)
         return words
 
-    def _buildah(self) -> tuple[str | Path, ...]:
-        return (
-            "buildah", "--root", self.layout.images / "storage", "--runroot", Path("/run/paceline-buildah"),
-            "--storage-driver", self._storage_driver,
-        )  # fmt: skip
+    def _buildah(self) -> tuple[str, ...]:
+        return (*self._storage, "--storage-driver", self._storage_driver)
+
+    @property
+    def _storage(self) -> tuple[str, ...]:
+        root = self.layout.images / "storage"
+        # What must not outlive a boot of the machine, for each cache its own.
+        run_root = Path("/run/paceline-buildah") / hashlib.sha256(str(root).encode()).hexdigest()[:8]
+        return ("buildah", "--root", str(root), "--runroot", str(run_root))
 
     @cached_property
     def _storage_driver(self) -> str:
         """overlay where the file system carries it: a 4 GB image is minutes faster than on vfs."""
-        probe = ("buildah", "--root", self.layout.images / "storage", "--runroot", "/run/paceline-buildah")
-        if succeeds(*probe, "--storage-driver", "overlay", "info"):
+        if succeeds(*self._storage, "--storage-driver", "overlay", "info"):
             return "overlay"
         say("buildah cannot use overlay here: vfs instead, which is slow and large")
         return "vfs"
