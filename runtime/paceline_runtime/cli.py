@@ -16,6 +16,7 @@ _COMMANDS = {
     "drain": ("paceline_runtime.launch.drain_command", "drain", "preStop: leave the routers, then wait."),
     "bundle": ("paceline_runtime.launch.bundle", "bundle", "Make a bundled model's files (for developers)."),
     "gate": ("paceline_runtime.gate.commands", "gate", "Guard the router of one service."),
+    "router": ("paceline_runtime.gate.commands", "router", "Become vllm-router, with a service's flags."),
     "gate-drain": ("paceline_runtime.gate.commands", "gate_drain", "preStop of the gate."),
 }
 """name -> (module, attribute, the line that `--help` shows without importing the module)."""

@@ -25,9 +25,7 @@ from paceline.fleet.names import (
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.pod_security import container_security_context, pod_security_context
 from paceline.fleet.settings import Settings
-from paceline_core import SLACK_S
 
-POLICIES = {"PowerOfTwo": "power_of_two", "RoundRobin": "round_robin", "CacheAware": "cache_aware"}
 KEYS_PATH = "/etc/paceline/keys"
 DEFAULT_REQUESTS = {"cpu": "50m", "memory": "128Mi"}
 
@@ -72,30 +70,22 @@ def template_digest(template: dict[str, Any]) -> str:
 
 def _router_container(service: InferenceService, *, meta: ServiceMeta, settings: Settings) -> dict[str, Any]:
     names = Names(meta.name)
-    selector = [f"{key}={value}" for key, value in names.selector(ENGINE).items()]
     return {
         "name": "router",
         # A sidecar: the kubelet stops it only after the gate has ended, so no stream loses its way out.
         "restartPolicy": "Always",
         "image": settings.images.router,
         "imagePullPolicy": settings.image_pull_policy,
-        "command": ["vllm-router"],
+        "command": ["paceline-runtime"],
         "args": [
-            *("--host", "127.0.0.1"),
+            "router",
+            *("--service", meta.name),
+            *("--namespace", meta.namespace),
+            *("--selector", names.selector_text(ENGINE)),
+            *("--policy", service.spec.router.policy),
+            *("--max-request-seconds", str(service.spec.admission.max_request_seconds)),
             *("--port", str(ROUTER_LOOPBACK_PORT)),
-            "--service-discovery",
-            *("--service-discovery-namespace", meta.namespace),
-            *("--service-discovery-port", str(ENGINE_PORT)),
-            *("--selector", *selector),
-            *("--policy", POLICIES[service.spec.router.policy]),
-            # One pod that does not answer its port would otherwise block every other addition and removal.
-            *("--worker-startup-timeout-secs", "5"),
-            # One worker's full queue must not close the only way to it for a minute.
-            "--disable-circuit-breaker",
-            *("--retry-max-retries", "2"),
-            # Covers the whole body: it must not cut a request that admission allows.
-            *("--request-timeout-secs", str(service.spec.admission.max_request_seconds + SLACK_S)),
-            *("--log-level", "warning"),
+            *("--engine-port", str(ENGINE_PORT)),
         ],
         "env": [{"name": "HOME", "value": "/tmp"}],
         "resources": _resources(service),

@@ -179,7 +179,7 @@ def test_engine_pods_prefer_to_spread_and_products_are_required() -> None:
     ]
 
 
-def test_the_router_watches_its_own_services_pods_and_listens_on_loopback() -> None:
+def test_the_router_watches_its_own_services_pods_and_opens_no_port() -> None:
     router = next(
         one
         for one in objects(EMULATED)
@@ -188,14 +188,11 @@ def test_the_router_watches_its_own_services_pods_and_listens_on_loopback() -> N
     (sidecar,) = router["spec"]["template"]["spec"]["initContainers"]
     args = sidecar["args"]
     assert sidecar["restartPolicy"] == "Always"
-    assert args[args.index("--host") + 1] == "127.0.0.1"
-    assert args[args.index("--service-discovery-namespace") + 1] == "team-a"
-    at = args.index("--selector")
-    assert args[at + 1 : at + 3] == ["paceline.dev/service=chat", "paceline.dev/component=engine"]
-    assert "--disable-circuit-breaker" in args
-    assert args[args.index("--worker-startup-timeout-secs") + 1] == "5"
-    assert int(args[args.index("--request-timeout-secs") + 1]) >= 600
-    assert int(args[args.index("--retry-max-retries") + 1]) <= 2
+    assert sidecar["command"] == ["paceline-runtime"]
+    assert args[0] == "router"
+    assert args[args.index("--namespace") + 1] == "team-a"
+    assert args[args.index("--selector") + 1] == "paceline.dev/service=chat,paceline.dev/component=engine"
+    assert args[args.index("--max-request-seconds") + 1] == "600"
     assert "ports" not in sidecar
 
 
