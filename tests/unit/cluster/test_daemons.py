@@ -43,7 +43,8 @@ def test_a_process_that_got_the_id_of_a_dead_daemon_is_never_stopped(daemons: Da
     with subprocess.Popen(["sleep", "60"]) as stranger:
         record = daemons.start("sleeper", ["sleep", "60"])
         daemons.stop("sleeper")
-        taken = replace(record, pid=stranger.pid, start_ticks=record.start_ticks - 1)
+        # The stranger started in the same hundredth of a second, or the one before: say a wholly other time.
+        taken = replace(record, pid=stranger.pid, start_ticks=record.start_ticks - 1000)
         (daemons.records / "sleeper.json").write_text(json.dumps(asdict(taken)))
         assert not daemons.is_running("sleeper")
         daemons.stop("sleeper")
