@@ -137,6 +137,13 @@ class ClusterCache:
         namespace, name = _name(meta)
         return self.remove(resource, namespace=namespace, name=name, uid=meta["uid"], version=_version(meta))
 
+    def is_gone(self, resource: Resource, key: ServiceKey, name: str) -> None:
+        """The API server says that there is no such object, whatever the watch told last."""
+        held = self._kinds[resource.kind].by_name.get((key.namespace, name))
+        if held is not None:
+            self.remove(resource, namespace=key.namespace, name=name, uid=held[0], version=held[1])
+        self._forget_unlabelled(key, (resource.kind, name))
+
     def put_unlabelled(self, key: ServiceKey, resource: Resource, raw: Raw) -> None:
         """An object that bears the name of a child but not our label: no watch tells of it, nor of its
         going."""

@@ -34,6 +34,7 @@ from paceline.controller.lease import Lease
 from paceline.controller.ops_server import OpsServer
 from paceline.controller.pod_info import PodInfoSource
 from paceline.controller.reconciler import Reconciler
+from paceline.controller.resources import POD_MONITOR
 from paceline.controller.settings import OperatorSettings
 from paceline.controller.status_writer import StatusWriter
 from paceline.controller.sweep import Sweep
@@ -205,7 +206,10 @@ class OperatorProcess:
             try:
                 await asyncio.wait({watching, changed}, return_when=asyncio.FIRST_COMPLETED)
                 if watching.done():
-                    watching.result()
+                    # The stream of a kind breaks when its definition is deleted; the sweep then says so.
+                    await sweep.sweep(POD_MONITOR)
+                    if not sweep.kinds_changed.is_set():
+                        watching.result()
             finally:
                 for task in (watching, changed):
                     task.cancel()

@@ -168,7 +168,7 @@ class Reconciler:
         for priority, group in itertools.groupby(what.apply, key=lambda action: action.priority):
             if priority > ENGINES:
                 urgent_done()
-            await self._apply_group(run, key, tuple(group), status=status, in_order=priority == ENGINES)
+            await self._apply_group(run, key, tuple(group), status=status, at_once=priority < ENGINES)
         urgent_done()
         for gone in what.delete:
             if run.too_early or (run.step_failed and gone.status_first):
@@ -193,17 +193,17 @@ class Reconciler:
         actions: tuple[Apply, ...],
         *,
         status: InferenceServiceStatus | None,
-        in_order: bool,
+        at_once: bool,
     ) -> None:
-        """Actions of one priority: those on engines one by one (what comes before what goes), others at once."""
-        if not in_order:
-            if not run.too_early:
-                await asyncio.gather(
-                    *(
-                        self._attempt(run, key, one, self._writer.apply(key, one, status=status))
-                        for one in actions
-                    )
+        """Actions of one priority. What an engine needs first is independent of each other and goes at
+        once; of engines one comes before another goes; a RoleBinding is refused before its Role exists."""
+        if at_once:
+            await asyncio.gather(
+                *(
+                    self._attempt(run, key, one, self._writer.apply(key, one, status=status))
+                    for one in actions
                 )
+            )
             return
         for one in actions:
             if run.too_early or (run.step_failed and one.status_first):

@@ -61,11 +61,21 @@ class StatusWriter:
                     subresource="status",
                 )
             except (StaleWrite, NotFound):
+                await self._read_again(key)
                 return False
         self._cache.put(INFERENCE_SERVICE, live)
         self._instruments.writes.labels(kind=INFERENCE_SERVICE.kind, verb="status").inc()
         _log_changes(key, before, status)
         return True
+
+    async def _read_again(self, key: ServiceKey) -> None:
+        """The watch may be behind; planning from the same look again would be refused again."""
+        try:
+            live = await self._client.get(INFERENCE_SERVICE, namespace=key.namespace, name=key.name)
+        except NotFound:
+            self._cache.is_gone(INFERENCE_SERVICE, key, key.name)
+        else:
+            self._cache.put(INFERENCE_SERVICE, live)
 
 
 def merge_patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

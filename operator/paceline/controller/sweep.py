@@ -9,6 +9,7 @@ not there any more, and reads what is newer. Called by `process`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -34,7 +35,12 @@ log = structlog.get_logger()
 FIRST_AFTER_S = 10.0
 """What was deleted between our list and the begin of kopf's watches."""
 
-PERIOD_S = 240.0
+PERIOD_S = 30.0
+"""Between questions whether the kind PodMonitor is there."""
+
+ALL_EVERY = 8
+"""Of these, one looks at everything."""
+
 CRD_RETRY_S = 3.0
 
 
@@ -70,22 +76,18 @@ class Sweep:
                         retry_s=CRD_RETRY_S)  # fmt: skip
             await asyncio.sleep(CRD_RETRY_S)
         for resource in (*CHILDREN, POD):
-            known = await self._fill(resource)
-            if resource is POD_MONITOR:
-                self.pod_monitors_known = known
-        try:
-            await self._fill(NODE)
-        except Rejected as error:
-            self._nodes_allowed = False
-            log.warning("nodes cannot be read: cordons and node labels stay unknown", error=str(error))
+            if resource is not POD_MONITOR:
+                await self._fill(resource)
+        self.pod_monitors_known = await self._fill_if_allowed(POD_MONITOR)
+        self._nodes_allowed = await self._fill_if_allowed(NODE)
         for key in self._cache.services():
             self._wanted(key, False)
 
     async def run(self) -> None:
         """Sweep for ever."""
         await asyncio.sleep(FIRST_AFTER_S)
-        while True:
-            for resource in {*self.kinds, POD_MONITOR}:
+        for turn in itertools.count():
+            for resource in {*self.kinds, POD_MONITOR} if turn % ALL_EVERY == 0 else {POD_MONITOR}:
                 try:
                     await self.sweep(resource)
                 except ApiError as error:
@@ -100,10 +102,10 @@ class Sweep:
                 listed, version = await self._client.list(
                     resource, namespace=namespace, selector=_selector(resource), metadata_only=True
                 )
-            except NotFound:
-                listed, version = [], "0"
+            except (NotFound, Rejected):
                 if resource is not POD_MONITOR:
                     raise
+                listed, version = [], "0"
             if resource is POD_MONITOR and self.pod_monitors_known != (version != "0"):
                 self.pod_monitors_known = version != "0"
                 self.kinds_changed.set()
@@ -135,6 +137,14 @@ class Sweep:
                 self._want_all()
             elif (key := key_of(resource, raw)) is not None:
                 self._wanted(key, False)
+
+    async def _fill_if_allowed(self, resource: Resource) -> bool:
+        """For kinds that the operator can do without."""
+        try:
+            return await self._fill(resource)
+        except Rejected as error:
+            log.warning("a kind cannot be read and is left out", kind=resource.kind, error=str(error))
+            return False
 
     async def _fill(self, resource: Resource) -> bool:
         """False where the API server does not know the kind."""

@@ -1,8 +1,10 @@
-"""Who may call the API server next: a few at a time, the urgent before everything else, and nobody waits for ever.
+"""Who may call the API server next: a few at a time, the urgent before everything else, and nobody waits
+for ever.
 
 What makes a new service's engine appear goes before the other children of all services. On a small control
-plane that means more than an order of the waiting ones: a server that is busy with routers and policies answers
-the urgent call late. So the patient ones enter a few at a time, and only while no urgent one is inside.
+plane that means more than an order of the waiting ones: a server that is busy with routers and policies
+answers the urgent call late. So the patient ones enter a few at a time, and only while no urgent one is
+inside.
 """
 
 from __future__ import annotations

@@ -93,11 +93,23 @@ class Watch:
                 self._wanted(key, resource in CHILDREN)
             elif resource is NODE:
                 self._want_all()
-        elif self._cache.put(resource, raw):
+            return
+        key = key_of(resource, raw) if resource is not NODE else None
+        # Asked before the event is taken in. A status that changed is most often our own doing.
+        urgent = resource is INFERENCE_SERVICE and key is not None and self._is_asked_anew(key, raw)
+        if self._cache.put(resource, raw):
             if resource is NODE:
                 self._want_all()
-            elif (key := key_of(resource, raw)) is not None:
-                self._wanted(key, resource is INFERENCE_SERVICE)
+            elif key is not None:
+                self._wanted(key, urgent)
+
+    def _is_asked_anew(self, key: ServiceKey, raw: dict[str, Any]) -> bool:
+        """A new service or another spec."""
+        known = self._cache.service(key)
+        return known is None or any(
+            known["metadata"].get(part) != raw["metadata"].get(part)
+            for part in ("uid", "generation", "annotations")
+        )
 
     def _want_all(self) -> None:
         for key in self._cache.services():

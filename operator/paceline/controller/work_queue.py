@@ -59,8 +59,8 @@ class WorkQueue:
         return len(self._waiting)
 
     def add(self, key: ServiceKey, *, urgent: bool = False) -> None:
-        """Look at it soon: an urgent one (a new service, a lost child) as soon as a worker is free and before the
-        others, an ordinary one when its calm is over."""
+        """Look at it soon: an urgent one (a new service, a lost child) as soon as a worker is free and
+        before the others, an ordinary one when its calm is over."""
         loop = asyncio.get_running_loop()
         calm_until_s = self._started_s.get(key, float("-inf")) + (URGENT_CALM_S if urgent else CALM_S)
         if calm_until_s > loop.time():

@@ -1,7 +1,8 @@
 """The workers: take services from the queue, look at each, and say when to look again. Run by `process`.
 
-A few services at a time are in their urgent part (what makes the engine appear); the rest of each goes on beside
-them and waits in the turnstile, so that a new service never waits for the routers of those before it.
+A few services at a time are in their urgent part (what makes the engine appear); the rest of each goes on
+beside them and waits in the turnstile, so that a new service never waits for the routers of those before
+it.
 """
 
 from __future__ import annotations

@@ -86,9 +86,8 @@ class Writer:
         async with self._turnstile.turn(priority):
             try:
                 await self._client.delete(resource, namespace=key.namespace, name=action.name, uid=action.uid)
-            except NotFound:
-                return Outcome.SAME
-            except StaleWrite:
+            except (NotFound, StaleWrite):
+                await self._is_absent(key, resource, action.name)
                 return Outcome.LOOK_AGAIN
         self._wrote(key, resource, action.name, verb="delete")
         return Outcome.WROTE
@@ -120,6 +119,7 @@ class Writer:
             log.info(
                 "child changed under an apply", service=key.name, namespace=key.namespace, error=str(stale)
             )
+            await self._is_absent(key, resource, action.name)
             return Outcome.LOOK_AGAIN
         self._conflicts.clear(key, child)
         if holds(live, action.object):
@@ -153,9 +153,12 @@ class Writer:
         return str(live["metadata"]["resourceVersion"]) if live is not None else ""
 
     async def _is_absent(self, key: ServiceKey, resource: Resource, name: str) -> bool:
+        """As the API server knows it now. The cache learns it too: the watch may be behind, or tell of no
+        such object."""
         try:
             found = await self._client.get(resource, namespace=key.namespace, name=name)
         except NotFound:
+            self._cache.is_gone(resource, key, name)
             return True
         if key_of(resource, found) == key:
             self._cache.put(resource, found)

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -35,6 +36,7 @@ PATHS = {
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
     "ReplicaSet": "/apis/apps/v1/namespaces/{}/replicasets",
+    "PodMonitor": "/apis/monitoring.coreos.com/v1/namespaces/{}/podmonitors",
     "Lease": "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
 }
 CHILD_KINDS = (
@@ -197,3 +199,28 @@ def expected_children(name: str) -> set[tuple[str, str]]:
 
 def pods_of(cluster: Cluster, service_name: str) -> Iterator[Raw]:
     yield from cluster.objects("Pod", selector=f"{LABEL}={service_name}")
+
+
+@contextmanager
+def pod_monitors(cluster: Cluster) -> Iterator[None]:
+    """The API server knows the kind PodMonitor for as long as the block lasts."""
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    names = {"plural": "podmonitors", "singular": "podmonitor", "kind": "PodMonitor"}
+    body = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "podmonitors.monitoring.coreos.com"},
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": names,
+            "versions": [version],
+        },
+    }
+    cluster.call("POST", crds, body)
+    try:
+        yield
+    finally:
+        cluster.call("DELETE", f"{crds}/podmonitors.monitoring.coreos.com")

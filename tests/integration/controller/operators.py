@@ -88,7 +88,7 @@ class Operators:
     stack: ExitStack
     count: int = 0
 
-    def start(self, *options: str, lease_s: int = 2) -> Operator:
+    def start(self, *options: str, lease_s: int = 6) -> Operator:
         """Returns at once; `await_leading` waits."""
         self.count += 1
         port, log = _free_port(), self.folder / f"operator-{self.count}.log"

@@ -12,6 +12,7 @@ from tests.integration.controller.cluster import (
     Cluster,
     eventually,
     expected_children,
+    pod_monitors,
     service,
 )
 from tests.integration.controller.operators import Operators
@@ -164,3 +165,21 @@ def test_a_spec_that_got_past_the_schema_is_refused_by_a_condition(
     live = cluster.get("InferenceService", "chat")
     assert live is not None
     assert "scalling" not in live["spec"]
+
+
+def test_pod_monitors_come_with_their_kind_and_the_operator_outlives_its_end(
+    cluster: Cluster, operators: Operators
+) -> None:
+    operator = operators.start().await_leading()
+    cluster.create("InferenceService", service("chat"))
+    _complete(cluster, "chat")
+    with pod_monitors(cluster):
+        made = eventually(lambda: _uid(cluster, "PodMonitor", "chat"), within_s=90)
+        # The new kind is watched like the others.
+        time.sleep(3)
+        cluster.delete("PodMonitor", "chat")
+        eventually(lambda: _uid(cluster, "PodMonitor", "chat") not in (None, made), within_s=5)
+    time.sleep(5)
+    cluster.delete("ConfigMap", "chat-slo")
+    eventually(lambda: cluster.get("ConfigMap", "chat-slo"), within_s=20)
+    assert operator.is_running

@@ -30,7 +30,7 @@ def test_the_second_waits_while_the_first_leads(cluster: Cluster, operators: Ope
     eventually(lambda: "lease is held by another" in second.log.read_text(), within_s=30)
     cluster.create("InferenceService", service("chat"))
     eventually(lambda: set(cluster.children("chat")) > expected_children("chat"), within_s=30)
-    time.sleep(5)
+    time.sleep(8)
     assert _holder(cluster) == holder
     assert second.is_running
     assert second.writes() == 0

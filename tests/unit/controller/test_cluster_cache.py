@@ -42,6 +42,15 @@ def test_a_late_answer_does_not_bring_a_deleted_child_back() -> None:
     assert cache.children(KEY) == {}
 
 
+def test_what_the_api_server_does_not_have_is_gone_until_it_comes_again() -> None:
+    cache = ClusterCache()
+    cache.put(DEPLOYMENT, _child(5))
+    cache.is_gone(DEPLOYMENT, KEY, "chat-router")
+    assert cache.children(KEY) == {}
+    assert not cache.put(DEPLOYMENT, _child(5))
+    assert cache.put(DEPLOYMENT, _child(8, uid="u2"))
+
+
 def test_the_deletion_of_a_predecessor_does_not_remove_its_successor() -> None:
     cache = ClusterCache()
     cache.put(DEPLOYMENT, _child(5))
