@@ -177,16 +177,17 @@ class _Launch:
 
     def _environment(self) -> dict[str, str]:
         options = self._options
-        threads = None
+        threads: dict[str, str] = {}
         if options.device == "cpu":
             threads = deal_cores(
                 machine.cores(),
                 ranks=options.tensor_parallel_size,
                 limit_cores=machine.cpu_limit_cores(),
-            )
-            log.info("cpu_threads", bind=threads.bind, threads=threads.threads)
+            ).to_env()
+            log.info("cpu_threads", **threads)
         return {
+            **threads,
             **os.environ,
-            **vllm_env(options, model=self._model.loaded_from, threads=threads),
+            **vllm_env(model=self._model.loaded_from),
             **server_settings(options, model=self._model.facts).to_env(),
         }

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline_core.checkpoint import QuantizationFacts
-from paceline_runtime.launch.cpu_threads import CpuThreads
 from paceline_runtime.launch.failure import Refused
 from paceline_runtime.launch.options import ServeOptions
 
@@ -123,8 +122,8 @@ def vllm_args(
     return [*args, _GENERATION_CONFIG, _json(generation)]
 
 
-def vllm_env(options: ServeOptions, *, model: LoadedFrom, threads: CpuThreads | None) -> dict[str, str]:
-    """Beside the container's own environment. `threads` for a CPU engine."""
+def vllm_env(*, model: LoadedFrom) -> dict[str, str]:
+    """What the container's environment cannot change."""
     environment = {
         # vLLM loads endpoint plugins only if they are named, and then no other plugin.
         "VLLM_PLUGINS": "paceline",
@@ -135,8 +134,6 @@ def vllm_env(options: ServeOptions, *, model: LoadedFrom, threads: CpuThreads | 
     if not model.streamed:
         # The files are here: a hub that is down must not keep a pod from starting.
         environment["HF_HUB_OFFLINE"] = "1"
-    if threads is not None:
-        environment |= threads.to_env()
     return environment
 
 

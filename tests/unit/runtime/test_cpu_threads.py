@@ -28,7 +28,11 @@ def test_the_cores_of_the_container_are_dealt_out(cores: list[int], ranks: int, 
 def test_a_container_with_less_than_its_cores_is_not_pinned(limit: float, ranks: int, threads: int) -> None:
     dealt = deal_cores(list(range(16)), ranks=ranks, limit_cores=limit)
     assert dealt == CpuThreads(bind="nobind", threads=threads)
-    assert dealt.to_env()["OMP_NUM_THREADS"] == str(threads)
+    assert dealt.to_env() == {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": str(threads),
+    }
 
 
 @given(cores=st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True), ranks=st.integers(1, 60))

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from paceline_core import NOT_QUANTIZED, QuantizationFacts
-from paceline_runtime.launch.cpu_threads import CpuThreads
 from paceline_runtime.launch.failure import Refused
 from paceline_runtime.launch.vllm_args import LoadedFrom, vllm_args, vllm_env
 from tests.unit.runtime.pod import options
@@ -134,14 +133,12 @@ def test_an_argument_that_is_not_allowed_is_refused_and_named(extra: str) -> Non
 
 
 def test_the_environment_keeps_vllm_to_itself() -> None:
-    given = options(Path("/run"), emulation=None)
-    assert vllm_env(given, model=PLAIN, threads=CpuThreads(bind="0|1|1", threads=None)) == {
+    assert vllm_env(model=PLAIN) == {
         "VLLM_PLUGINS": "paceline",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "0|1|1",
     }
     streamed = LoadedFrom(path="s3://b/m", streamed=True, quantization=None)
-    assert "HF_HUB_OFFLINE" not in vllm_env(given, model=streamed, threads=None)
+    assert "HF_HUB_OFFLINE" not in vllm_env(model=streamed)
