@@ -188,6 +188,6 @@ class _Launch:
         return {
             **threads,
             **os.environ,
-            **vllm_env(model=self._model.loaded_from),
+            **vllm_env(model=self._model.loaded_from, eager=self._options.eager),
             **server_settings(options, model=self._model.facts).to_env(),
         }

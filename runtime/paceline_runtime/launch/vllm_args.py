@@ -122,7 +122,7 @@ def vllm_args(
     return [*args, _GENERATION_CONFIG, _json(generation)]
 
 
-def vllm_env(*, model: LoadedFrom) -> dict[str, str]:
+def vllm_env(*, model: LoadedFrom, eager: bool) -> dict[str, str]:
     """What the container's environment cannot change."""
     environment = {
         # vLLM loads endpoint plugins only if they are named, and then no other plugin.
@@ -131,6 +131,9 @@ def vllm_env(*, model: LoadedFrom) -> dict[str, str]:
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(KEEP_ALIVE_S),
         "PYTHONUNBUFFERED": "1",
     }
+    if eager:
+        # Even then vLLM compiles a few functions (the masked embedding at TP > 1): the image has no C++ compiler.
+        environment["TORCH_COMPILE_DISABLE"] = "1"
     if not model.streamed:
         # The files are here: a hub that is down must not keep a pod from starting.
         environment["HF_HUB_OFFLINE"] = "1"

@@ -133,12 +133,13 @@ def test_an_argument_that_is_not_allowed_is_refused_and_named(extra: str) -> Non
 
 
 def test_the_environment_keeps_vllm_to_itself() -> None:
-    assert vllm_env(model=PLAIN) == {
+    assert vllm_env(model=PLAIN, eager=False) == {
         "VLLM_PLUGINS": "paceline",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "120",
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
     }
+    assert vllm_env(model=PLAIN, eager=True)["TORCH_COMPILE_DISABLE"] == "1"
     streamed = LoadedFrom(path="s3://b/m", streamed=True, quantization=None)
-    assert "HF_HUB_OFFLINE" not in vllm_env(model=streamed)
+    assert "HF_HUB_OFFLINE" not in vllm_env(model=streamed, eager=False)
