@@ -70,6 +70,8 @@ class Measurement:
     throughput_16_streams_tokens_per_s: float
     kv_cache_tokens: int
     token_logprobs: tuple[float, ...]
+    foreign_cores: float
+    """What other processes used of this machine during the timed part."""
 
     @property
     def perplexity(self) -> float:
@@ -80,18 +82,34 @@ def checkpoint_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-async def busy_cores(*, window_s: float = 2.0) -> float:
-    """Cores that this machine spends on anything at all, seen while no server of ours runs."""
-    ticks_per_s = os.sysconf("SC_CLK_TCK")
+@dataclass(frozen=True, slots=True)
+class CpuClock:
+    """Processor seconds so far: of the whole machine (stolen time included), and of this benchmark."""
 
-    def busy_ticks() -> int:
-        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = fields[:8]
-        return user + nice + system + irq + softirq + steal
+    machine_s: float
+    own_s: float
+    wall_s: float
 
-    before = busy_ticks()
-    await asyncio.sleep(window_s)
-    return (busy_ticks() - before) / ticks_per_s / window_s
+    @classmethod
+    def read(cls, *, server_session: int) -> CpuClock:
+        ticks_per_s = os.sysconf("SC_CLK_TCK")
+        user, nice, system, _idle, _iowait, irq, softirq, steal = (
+            int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        )
+        own_ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # it ended between the listing and the reading
+                continue
+            if int(fields[3]) == server_session or stat.parent.name == str(os.getpid()):
+                own_ticks += int(fields[11]) + int(fields[12])
+        machine_ticks = user + nice + system + irq + softirq + steal
+        return cls(machine_ticks / ticks_per_s, own_ticks / ticks_per_s, time.monotonic())
+
+    def foreign_cores_since(self, before: CpuClock) -> float:
+        foreign_s = (self.machine_s - before.machine_s) - (self.own_s - before.own_s)
+        return foreign_s / (self.wall_s - before.wall_s)
 
 
 def free_port() -> int:
@@ -128,8 +146,10 @@ async def wait_until_healthy(session: aiohttp.ClientSession, *, process: asyncio
 
 
 @asynccontextmanager
-async def serving(variant: Variant, *, engine_python: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A server of stock vLLM for `variant`, and a session bound to it."""
+async def serving(
+    variant: Variant, *, engine_python: Path
+) -> AsyncIterator[tuple[aiohttp.ClientSession, int]]:
+    """A server of stock vLLM for `variant`: a client bound to it, and the id of its process session."""
     port = free_port()
     command = [str(engine_python), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(variant.model_dir), "--served-model-name", SERVED_NAME]
@@ -150,7 +170,7 @@ async def serving(variant: Variant, *, engine_python: Path) -> AsyncIterator[aio
                 f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=REQUEST_DEADLINE_S)
             ) as session:
                 await wait_until_healthy(session, process=process)
-                yield session
+                yield session, process.pid
         except Exception:
             log.seek(0)
             sys.stderr.write(log.read().decode(errors="replace")[-12000:])
@@ -231,8 +251,9 @@ def prompts_of(text: str, *, count: int) -> list[str]:
 
 
 async def measure(variant: Variant, *, engine_python: Path, text: str) -> Measurement:
-    async with serving(variant, engine_python=engine_python) as session:
+    async with serving(variant, engine_python=engine_python) as (session, server_session):
         await closed_loop(session, prompts=prompts_of(text, count=16), streams=16, output_tokens=8)
+        before = CpuClock.read(server_session=server_session)
         one = await closed_loop(
             session,
             prompts=prompts_of(text, count=ONE_STREAM_REQUESTS),
@@ -253,12 +274,14 @@ async def measure(variant: Variant, *, engine_python: Path, text: str) -> Measur
             output_tokens=SIXTEEN_STREAMS_OUTPUT_TOKENS,
         )
         elapsed_s = time.perf_counter() - started_s
+        foreign = CpuClock.read(server_session=server_session).foreign_cores_since(before)
         return Measurement(
             ttft_1_stream_ms=1e3 * statistics.median(a.time_to_first_token_s for a in one),
             ttft_8_streams_ms=1e3 * statistics.median(a.time_to_first_token_s for a in eight),
             throughput_16_streams_tokens_per_s=sum(a.output_tokens for a in sixteen) / elapsed_s,
             kv_cache_tokens=await kv_cache_tokens(session),
             token_logprobs=await text_logprobs(session, text=text),
+            foreign_cores=foreign,
         )
 
 
@@ -330,28 +353,27 @@ def table(variants: Sequence[Variant], *, rounds: Rounds) -> str:
 async def run(variants: Sequence[Variant], *, engine_python: Path, round_count: int) -> str:
     text = TEXT.read_text(encoding="utf-8").strip()
     load_before = os.getloadavg()[0]
-    foreign_cores: list[float] = []
     rounds: list[list[Measurement]] = []
     for number in range(round_count):
         measured: dict[str, Measurement] = {}
         for offset in range(len(variants)):
             variant = variants[(number + offset) % len(variants)]
-            foreign_cores.append(await busy_cores())
             started_s = time.monotonic()
             measured[variant.name] = one = await measure(variant, engine_python=engine_python, text=text)
             print(
                 f"round {number + 1}/{round_count} {variant.name}: {time.monotonic() - started_s:.0f} s,"
-                f" foreign load {foreign_cores[-1]:.2f} cores, TTFT {one.ttft_1_stream_ms:.0f} ms and"
+                f" foreign load {one.foreign_cores:.2f} cores, TTFT {one.ttft_1_stream_ms:.0f} ms and"
                 f" {one.ttft_8_streams_ms:.0f} ms, {one.throughput_16_streams_tokens_per_s:.0f} tokens/s,"
                 f" perplexity {one.perplexity:.3f}",
                 file=sys.stderr,
                 flush=True,
             )
         rounds.append([measured[variant.name] for variant in variants])
+    foreign = [one.foreign_cores for measured in rounds for one in measured]
     return (
-        f"{table(variants, rounds=rounds)} Load average before the start {load_before:.2f}; other processes"
-        f" used {statistics.median(foreign_cores):.2f} of {os.cpu_count()} cores between the servers"
-        f" (median; at most {max(foreign_cores):.2f})."
+        f"{table(variants, rounds=rounds)} Load average before the start {load_before:.2f}; while timed, other"
+        f" processes used {statistics.median(foreign):.2f} of {os.cpu_count()} cores (median; {min(foreign):.2f}"
+        f" to {max(foreign):.2f})."
     )
 
 
