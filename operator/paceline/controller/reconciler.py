@@ -171,8 +171,10 @@ class Reconciler:
             await self._apply_group(run, key, tuple(group), status=status, at_once=priority < ENGINES)
         urgent_done()
         for gone in what.delete:
-            if run.too_early or (run.step_failed and gone.status_first):
+            if run.too_early:
                 break
+            if run.step_failed and gone.status_first:
+                continue
             await self._attempt(run, key, gone, self._writer.delete(key, gone, priority=AFTER_ENGINES))
         if run.too_early:
             return Result(too_early=True)
@@ -206,8 +208,10 @@ class Reconciler:
             )
             return
         for one in actions:
-            if run.too_early or (run.step_failed and one.status_first):
+            if run.too_early:
                 return
+            if run.step_failed and one.status_first:
+                continue
             await self._attempt(run, key, one, self._writer.apply(key, one, status=status))
 
     async def _attempt(

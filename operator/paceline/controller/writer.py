@@ -8,6 +8,7 @@ once, so that the next plan does not wait for the watch to tell of our own work.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from enum import Enum, auto
 
 import structlog
@@ -25,6 +26,9 @@ from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Apply, ChildKey, Delete
 
 log = structlog.get_logger()
+
+AS_GOOD_KEPT = 10_000
+"""Objects of which that is remembered. A forgotten one costs an apply that changes nothing."""
 
 
 class Outcome(Enum):
@@ -58,7 +62,7 @@ class Writer:
         self._conflicts = conflicts
         self._turnstile = turnstile
         self._instruments = instruments
-        self._as_good: dict[str, tuple[str, str]] = {}
+        self._as_good: OrderedDict[str, tuple[str, str]] = OrderedDict()
         """uid -> digests of an object that we applied and of what the API server made of it, where the two
         differ only in form (a quantity in other units)."""
 
@@ -92,9 +96,6 @@ class Writer:
         self._wrote(key, resource, action.name, verb="delete")
         return Outcome.WROTE
 
-    def forget(self, uid: str) -> None:
-        self._as_good.pop(uid, None)
-
     async def _apply(
         self,
         key: ServiceKey,
@@ -126,6 +127,8 @@ class Writer:
             self._as_good.pop(live["metadata"]["uid"], None)
         else:
             self._as_good[live["metadata"]["uid"]] = (attempt.digest, content_digest_of(live))
+            while len(self._as_good) > AS_GOOD_KEPT:
+                self._as_good.popitem(last=False)
         if key_of(resource, live) == key:
             self._cache.put(resource, live)
         self._wrote(key, resource, action.name, verb="force-apply" if action.force else "apply")
