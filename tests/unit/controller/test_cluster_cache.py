@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.controller.cluster_cache import ClusterCache
@@ -118,6 +118,7 @@ def test_a_heartbeat_of_a_node_or_a_pod_is_no_news() -> None:
 Steps = st.lists(st.tuples(st.sampled_from(["put", "remove"]), st.integers(0, 2)), max_size=12)
 
 
+@settings(deadline=None)
 @given(history=Steps, data=st.data())
 def test_any_order_of_arrival_ends_in_the_same_cache(
     history: list[tuple[str, int]], data: st.DataObject

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.controller.status_writer import merge_patch
@@ -28,6 +28,7 @@ def _merged(target: Any, patch: Any) -> Any:
     return out
 
 
+@settings(deadline=None)
 @given(before=Objects, after=Objects)
 def test_the_patch_leads_from_the_old_status_to_the_new_one(
     before: dict[str, Any], after: dict[str, Any]
@@ -35,6 +36,7 @@ def test_the_patch_leads_from_the_old_status_to_the_new_one(
     assert _merged(before, merge_patch(before, after)) == after
 
 
+@settings(deadline=None)
 @given(status=Objects)
 def test_the_same_status_is_no_patch(status: dict[str, Any]) -> None:
     assert merge_patch(status, status) == {}
