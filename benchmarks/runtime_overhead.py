@@ -41,6 +41,7 @@ from paceline_core import LatencyTarget, Targets
 from paceline_runtime.launch.buckets import histogram_buckets
 from paceline_runtime.launch.cpu_threads import deal_cores
 from paceline_runtime.launch.machine import cores
+from paceline_runtime.launch.vllm_args import LoadedFrom, vllm_env
 from paceline_runtime.vllm_plugin.middleware import App, Message, Receive, RequestLedger, Scope, Send
 from paceline_runtime.vllm_plugin.serving import Serving
 from paceline_runtime.vllm_plugin.settings import ModelFacts, ServerSettings
@@ -222,7 +223,7 @@ def servers(*, streams: int) -> Iterator[tuple[Server, Server]]:
             Server(
                 "bare vLLM",
                 _bare(python, model, ports[0], streams),
-                _bare_env(),
+                _bare_env(model),
                 ports[0],
                 folder / "bare.log",
             ),
@@ -270,9 +271,11 @@ def _bare(python: Path, model: Path, port: int, streams: int) -> list[str]:
     ]
 
 
-def _bare_env() -> dict[str, str]:
+def _bare_env(model: Path) -> dict[str, str]:
+    """The environment that the launcher gives, without what is ours."""
     threads = deal_cores(cores(), ranks=1, limit_cores=None).to_env()
-    return {"VLLM_PLUGINS": "", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **threads}
+    loaded_from = LoadedFrom(path=str(model), streamed=False, quantization=None)
+    return threads | vllm_env(model=loaded_from, eager=True) | {"VLLM_PLUGINS": ""}
 
 
 def _ours(python: Path, port: int, streams: int, folder: Path) -> list[str]:
