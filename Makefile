@@ -66,12 +66,12 @@ integration: venv cluster-binaries ## Tests against a real API server
 	@$(PY) -m pytest tests/integration
 
 .PHONY: test
-test: lint helm cluster-binaries models runtime-env ## Everything that CI runs: lint, all tests, the quick e2e scenarios
-	@$(PY) -m pytest -m "not slow" --timeout=900 tests e2e/scenarios
+test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
+	@$(PY) -m pytest -m "not slow and not vllm" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
-e2e: venv helm cluster-binaries models runtime-env ## The slow scenarios: real vLLM under load (an hour or more)
-	@$(PY) -m pytest -m slow e2e/scenarios
+e2e: venv helm cluster-binaries models runtime-env ## All that starts a real vLLM: its tests, and the scenarios under load (an hour or more)
+	@$(PY) -m pytest -m "slow or vllm" tests e2e/scenarios
 
 # -- Written files -----------------------------------------------------------------------------------------
 

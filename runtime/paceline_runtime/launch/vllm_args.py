@@ -132,7 +132,8 @@ def vllm_env(*, model: LoadedFrom, eager: bool) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     if eager:
-        # Even then vLLM compiles a few functions (the masked embedding at TP > 1): the image has no C++ compiler.
+        # Even then vLLM compiles a few functions (the masked embedding at TP > 1): the image has no C++
+        # compiler.
         environment["TORCH_COMPILE_DISABLE"] = "1"
     if not model.streamed:
         # The files are here: a hub that is down must not keep a pod from starting.
