@@ -136,4 +136,4 @@ class KindCluster:
 
     @staticmethod
     def _images(node: str) -> NodeImages:
-        return NodeImages(node=node, enter=("docker", "exec", "--interactive", node), content=None)
+        return NodeImages(node=node, enter=("docker", "exec", "--interactive", node))

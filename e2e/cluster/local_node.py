@@ -78,8 +78,7 @@ class LocalNode:
             cgroups.remove(group)
 
     def images(self) -> NodeImages:
-        content = self.home / "containerd" / "io.containerd.content.v1.content" / "blobs" / "sha256"
-        return NodeImages(node=self.node.name, enter=self._inside(), content=content)
+        return NodeImages(node=self.node.name, enter=self._inside())
 
     @property
     def is_running(self) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Sequence
@@ -34,8 +32,6 @@ class NodeImages:
     node: str
     enter: tuple[str, ...]
     """The words before a command that is to run in the node."""
-    content: Path | None
-    """Where the node's containerd keeps its blobs, seen from the machine; None where it cannot be reached."""
 
     def ensure(self, specs: Sequence[ImageSpec], oci_layout: Path) -> None:
         """Import each image unless the node has exactly this one."""
@@ -44,14 +40,14 @@ class NodeImages:
         lacking = {spec: digest for spec, digest in wanted.items() if there.get(spec.reference) != digest}
         for spec, digest in lacking.items():
             with step(f"{self.node}: importing image {spec.reference}"):
-                blobs = [blob for blob in _blobs_of(oci_layout, digest) if blob not in self._blobs()]
                 archive = partial(_write_archive, oci_layout=oci_layout, spec=spec, digest=digest)
-                if self.content is None:
+                blobs = _blobs_of(oci_layout, digest)
+                there_already = self._blobs()
+                try:
+                    self._import(partial(archive, blobs=[b for b in blobs if b not in there_already]))
+                except ClusterError:
+                    # containerd's garbage collector took one of those that were there: bring them all.
                     self._import(partial(archive, blobs=blobs))
-                else:
-                    self._hand_over(oci_layout, blobs, content=self.content)
-                    self._import(partial(archive, blobs=[]))
-                    self._release(blobs)
 
     def tag(self, name: str, alias: str) -> None:
         source, target = (f"{REGISTRY}/{name}:{tag}" for tag in (TAG, alias))
@@ -79,36 +75,6 @@ class NodeImages:
     def _blobs(self) -> set[str]:
         return set(run(*self._in_node(*_CTR, "content", "ls", "-q")).split())
 
-    def _hand_over(self, oci_layout: Path, blobs: Sequence[str], *, content: Path) -> None:
-        """Give containerd each of ``blobs``, by a hard link where one file system holds both.
-
-        containerd is told only the digest: it finds the file in its place and takes it as its own, so one copy
-        on disk serves the layout and every node. The blobs are held against its garbage collector until an
-        image names them.
-        """
-        content.mkdir(parents=True, exist_ok=True)
-        for blob in blobs:
-            name = blob.removeprefix("sha256:")
-            source = oci_layout / "blobs" / "sha256" / name
-            _link_or_copy(source, content / name)
-            size = str(source.stat().st_size)
-            ingest = (
-                "content",
-                "ingest",
-                "--expected-digest",
-                blob,
-                "--expected-size",
-                size,
-                f"paceline-{name}",
-            )
-            # It seeks to the end of its input, for there is nothing left to copy: a pipe would not do.
-            run(*self._in_node(*_CTR, *ingest), stdin=source)
-            run(*self._in_node(*_CTR, "content", "label", blob, "containerd.io/gc.root=import"))
-
-    def _release(self, blobs: Sequence[str]) -> None:
-        for blob in blobs:
-            run(*self._in_node(*_CTR, "content", "label", blob, "containerd.io/gc.root="))
-
     def _import(self, write: Callable[[IO[bytes]], None]) -> None:
         command = self._in_node(*_CTR, "images", "import", "--snapshotter", "overlayfs", "-")
         with subprocess.Popen(
@@ -122,19 +88,6 @@ class NodeImages:
             words = process.stdout.read().decode(errors="replace")
         if process.returncode != 0:
             raise ClusterError(f"{self.node}: image import failed: {words.strip()[-1000:]}")
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    if target.exists():
-        return
-    # Beside the folder of blobs: containerd reads every name in it.
-    making = target.parents[2] / f"{target.name}.making"
-    making.unlink(missing_ok=True)
-    try:
-        os.link(source, making)
-    except OSError:
-        shutil.copyfile(source, making)
-    making.rename(target)
 
 
 def _blobs_of(oci_layout: Path, digest: str) -> list[str]:
