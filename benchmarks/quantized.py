@@ -160,6 +160,7 @@ async def serving(
         "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_PLUGINS": "",  # ours start only under `paceline-runtime serve`
     }
     with tempfile.NamedTemporaryFile(prefix="paceline-quantized-", suffix=".log") as log:
         process = await asyncio.create_subprocess_exec(
@@ -213,11 +214,11 @@ async def closed_loop(
 ) -> list[Answer]:
     """Each of `streams` clients takes every `streams`-th prompt and sends one as the last one ends."""
 
-    async def client(own_prompts: Sequence[str]) -> list[Answer]:
-        return [await stream(session, prompt=prompt, output_tokens=output_tokens) for prompt in own_prompts]
+    async def client(own: Sequence[str]) -> list[Answer]:
+        return [await stream(session, prompt=prompt, output_tokens=output_tokens) for prompt in own]
 
     answers = await asyncio.gather(*(client(prompts[start::streams]) for start in range(streams)))
-    return [answer for own in answers for answer in own]
+    return [answer for of_one in answers for answer in of_one]
 
 
 async def text_logprobs(session: aiohttp.ClientSession, *, text: str) -> tuple[float, ...]:

@@ -176,6 +176,9 @@ class Server:
     port: int
     log: Path
     tokens_per_s: list[float] = field(default_factory=list)
+    cpu_us_per_token: list[float] = field(default_factory=list)
+    """Of vLLM's API server process, in which all of ours runs too: hardly touched by what else uses the
+    machine."""
     child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -194,6 +197,15 @@ class Server:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(1)
+
+    def cpu_us(self) -> float:
+        """CPU time of the API server so far: the launcher's child, or what was started itself."""
+        assert self.child is not None
+        pid = self.child.pid
+        if self.env.get("VLLM_PLUGINS") != "":
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+        user, kernel = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(kernel)) * 1e6 / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
         if self.child is not None and self.child.poll() is None:
@@ -328,15 +340,24 @@ async def ratio(*, rounds: int, streams: int, tokens: int) -> None:
                 await load(http, one, streams=streams, tokens=tokens)
             for number in range(rounds):
                 for one in both if number % 2 else (ours, bare):
+                    before_us = one.cpu_us()
                     one.tokens_per_s.append(await load(http, one, streams=streams, tokens=tokens))
+                    one.cpu_us_per_token.append((one.cpu_us() - before_us) / (streams * tokens))
                 print(f"round {number + 1} of {rounds}", end="\r", file=sys.stderr)
-    logs = [math.log(b / a) for a, b in zip(bare.tokens_per_s, ours.tokens_per_s, strict=True)]
-    low, middle, high = interval(logs)
-    print(f"\n{rounds} rounds of {streams} streams × {tokens} tokens each, in turns\n")
-    print("| | tokens/s, median |\n|---|---|")
+    print(
+        f"\n{rounds} rounds of {streams} streams × {tokens} tokens each, in turns; load {os.getloadavg()[0]:.1f}\n"
+    )
+    print("| | tokens/s | CPU of the API server, µs per token |\n|---|---|---|")
     for one in both:
-        print(f"| {one.name} | {statistics.median(one.tokens_per_s):.1f} |")
-    print(f"| ratio | {math.exp(middle):.3f} (95 %: {math.exp(low):.3f} to {math.exp(high):.3f}) |")
+        row = statistics.median(one.tokens_per_s), statistics.median(one.cpu_us_per_token)
+        print(f"| {one.name}, median | {row[0]:.1f} | {row[1]:.0f} |")
+    throughput = ratio_of(bare.tokens_per_s, ours.tokens_per_s)
+    print(f"| ratio (95 %) | {throughput} | {ratio_of(bare.cpu_us_per_token, ours.cpu_us_per_token)} |")
+
+
+def ratio_of(before: list[float], after: list[float]) -> str:
+    low, middle, high = interval([math.log(b / a) for a, b in zip(before, after, strict=True)])
+    return f"{math.exp(middle):.3f} ({math.exp(low):.3f} to {math.exp(high):.3f})"
 
 
 _T_975 = {4: 2.776, 9: 2.262, 14: 2.145, 19: 2.093, 29: 2.045, 39: 2.023, 59: 2.001}
