@@ -191,9 +191,8 @@ async def stream(session: aiohttp.ClientSession, *, prompt: str, output_tokens: 
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    first_s = counted_tokens = None
     started_s = time.perf_counter()
-    first_s: float | None = None
-    counted_tokens: int | None = None
     async with session.post("/v1/completions", json=body) as response:
         response.raise_for_status()
         async for line in response.content:
@@ -229,7 +228,7 @@ async def text_logprobs(session: aiohttp.ClientSession, *, text: str) -> tuple[f
         answer = await response.json()
     first, *rest = answer["choices"][0]["prompt_logprobs"]
     if first is not None or any(len(token) != 1 for token in rest):
-        raise BenchmarkError("prompt_logprobs is not one entry per prompt token after an empty first")
+        raise BenchmarkError("prompt_logprobs is not one entry per token after an empty first")
     return tuple(float(entry["logprob"]) for token in rest for entry in token.values())
 
 
@@ -343,7 +342,7 @@ def table(variants: Sequence[Variant], *, rounds: Rounds) -> str:
             ),
             perplexity_row(rounds),
             "",
-            f"{len(rounds)} rounds; medians, in brackets the ratio to {variants[0].name} in the same round"
+            f"Rounds: {len(rounds)}; medians, in brackets the ratio to {variants[0].name} in the same round"
             " and its [least, greatest]; for perplexity the ratio over"
             f" {len(rounds[0][0].token_logprobs)} tokens and its 95 % interval."
             f" Perplexity differed by at most {drift:.4f} between rounds.",
