@@ -1,0 +1,1 @@
+"""Turns PromQL answers into the planner's observation, with the age, samples and trust of every figure."""

@@ -1,0 +1,39 @@
+"""Decides the shape of a service: observation in, decision out. Pure: no clock, no I/O, no Kubernetes."""
+
+from paceline.planner.decision import Candidate, Decision, Limit, Prediction, Reason
+from paceline.planner.observation import (
+    MISSING,
+    Figure,
+    Goal,
+    Group,
+    Lengths,
+    NodeGpus,
+    Observation,
+    Quantiles,
+    Shape,
+    StartTime,
+    Traffic,
+    Trust,
+)
+from paceline.planner.state import PlannerState
+
+__all__ = [
+    "MISSING",
+    "Candidate",
+    "Decision",
+    "Figure",
+    "Goal",
+    "Group",
+    "Lengths",
+    "Limit",
+    "NodeGpus",
+    "Observation",
+    "PlannerState",
+    "Prediction",
+    "Quantiles",
+    "Reason",
+    "Shape",
+    "StartTime",
+    "Traffic",
+    "Trust",
+]

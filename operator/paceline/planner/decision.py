@@ -1,0 +1,73 @@
+"""What the planner answers: the shape, why, what else was weighed, and what it carries to the next call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from paceline.planner.observation import Shape
+from paceline.planner.state import PlannerState
+
+Reason = Literal[
+    "Steady",
+    "FirstShape",
+    "FloorAboveTarget",
+    "QueueingAboveTarget",
+    "ForecastAboveCapacity",
+    "Backlog",
+    "CheaperShapeSafe",
+    "CheaperTensorParallelSize",
+    "Limited",
+    "MetricsUnknown",
+    "Dwelling",
+    "ChangeUnderWay",
+]
+"""One word for why the shape is what it is. `Limited`: the best shape that fits GPUs, budget and bounds."""
+
+Limit = Literal[
+    "None", "Inventory", "Topology", "GpuBudget", "MaxReplicas", "MinReplicas", "TensorParallelSizes"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a shape would give under the demand that the decision was made for."""
+
+    ttft_p50_s: float
+    ttft_p95_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float
+    tpot_p95_s: float
+    tpot_p99_s: float
+    attainment: float
+    """Joint: share of requests that meet all their targets, 0 to 1."""
+    utilization: float
+    """Demand over the highest demand that the shape can carry at all; above 1 queues grow without end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    shape: Shape
+    gpus: int
+    prediction: Prediction
+    rejected: str | None
+    """Why not this one, in a sentence; None for the one chosen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The caller hands `state` back with the next look; it is explicit and serialisable."""
+
+    shape: Shape
+    reason: Reason
+    message: str
+    feasible: bool | None
+    """Whether some allowed shape meets the objective; None: unknown."""
+    limit: Limit
+    predicted: Prediction | None
+    candidates: tuple[Candidate, ...]
+    would_change: tuple[str, ...]
+    """What would lead to another answer, each in a sentence."""
+    confidence: float
+    """0: prior only, contradicted or unknown; 1: many own measurements agree with the model."""
+    state: PlannerState
