@@ -259,7 +259,7 @@ def servers(*, streams: int) -> Iterator[tuple[Server, Server]]:
 
 def _bare(python: Path, model: Path, port: int, streams: int) -> list[str]:
     """The arguments that the launcher gives, without what is ours."""
-    buckets = histogram_buckets(TARGETS, max_prompt_tokens=1500)
+    buckets = histogram_buckets(TARGETS, max_prompt_tokens=1500, max_model_tokens=2048)
     return [
         *(
             str(python),

@@ -18,6 +18,7 @@ from paceline_core.drain import GATE_ACCEPT_S, QUIET_S, SLACK_S, TEARDOWN_S, UNR
 from paceline_core.fit import EngineSetup, Refusal, possible_tensor_parallel_sizes, refusals
 from paceline_core.latency import (
     CLIENT_ERROR_STATUS,
+    ELAPSED_HEADER,
     LatencyTarget,
     Outcome,
     Targets,
@@ -39,6 +40,7 @@ __all__ = [
     "BUNDLED_FACTS",
     "BUNDLED_NAMES",
     "CLIENT_ERROR_STATUS",
+    "ELAPSED_HEADER",
     "GATE_ACCEPT_S",
     "NOT_QUANTIZED",
     "QUIET_S",

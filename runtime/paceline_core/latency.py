@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+ELAPSED_HEADER = "x-paceline-elapsed-ms"
+"""What the gate tells an engine: how long ago the request arrived at the gate. The clock of a target starts
+there, time in the hold included, and the engine's clock knows nothing of it."""
+
 
 class TargetsError(ValueError):
     """A targets.json that cannot be read. The message names the key and says what to write."""

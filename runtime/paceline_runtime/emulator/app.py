@@ -61,9 +61,14 @@ class EmulatedServer:
         buckets: Mapping[str, Sequence[float]],
     ) -> None:
         self._model = model
-        self._limits = limits
         self._registry = CollectorRegistry()
-        self._metrics = EngineMetrics(model=model.served_names[0], buckets=buckets, registry=self._registry)
+        self._kv_cache_tokens = limits.max_sequences * model.max_model_tokens
+        self._metrics = EngineMetrics(
+            model=model.served_names[0],
+            buckets=buckets,
+            kv_cache_tokens=self._kv_cache_tokens,
+            registry=self._registry,
+        )
         self._registry.register(PacelineCollector(serving))
         self._heartbeat = serving.heartbeat
         self.engine = Engine(limits, on_step=self._stepped)
@@ -168,6 +173,8 @@ class EmulatedServer:
         now_s = time.monotonic()
         metrics.success[run.wanted.finish_reason].inc()
         metrics.end_to_end.observe(now_s - sequence.arrived_s)
+        metrics.prompt_length.observe(sequence.prompt_tokens)
+        metrics.output_length.observe(sequence.output_tokens)
         if sequence.output_tokens > 1 and sequence.first_token_s is not None:
             metrics.time_per_output_token.observe(
                 (now_s - sequence.first_token_s) / (sequence.output_tokens - 1)
@@ -207,8 +214,7 @@ class EmulatedServer:
         metrics, engine = self._metrics, self.engine
         metrics.running.set(engine.running)
         metrics.waiting.set(engine.waiting)
-        capacity = self._limits.max_sequences * self._model.max_model_tokens
-        metrics.kv_cache_usage.set(engine.held_tokens / capacity)
+        metrics.kv_cache_usage.set(engine.held_tokens / self._kv_cache_tokens)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _reject(self, _: Request, error: Exception) -> Response:

@@ -64,7 +64,11 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedServer:
             max_queued_tokens=options.max_queued_tokens,
         ),
         serving=serving,
-        buckets=histogram_buckets(serving.ledger.targets, max_prompt_tokens=options.max_prompt_tokens),
+        buckets=histogram_buckets(
+            serving.ledger.targets,
+            max_prompt_tokens=options.max_prompt_tokens,
+            max_model_tokens=options.max_model_tokens,
+        ),
     )
 
 

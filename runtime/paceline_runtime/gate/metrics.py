@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,6 +25,7 @@ the other."""
 HOLD_EDGES_S: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 CutReason = Literal["max_request_seconds", "engine_lost"]
+UnservedReason = Literal["hold_full", "no_engine", "body_too_late", "engine_lost", "router_error"]
 
 
 class Metrics:
@@ -38,14 +39,32 @@ class Metrics:
             ["code"],
             registry=self.registry,
         )
+        self.arrivals = Counter(
+            "paceline_gate_arrivals",
+            "Requests for an answer that arrived with a valid key, counted when they arrive.",
+            registry=self.registry,
+        )
+        self.client_errors = Counter(
+            "paceline_gate_client_errors",
+            "Arrivals answered with the status of a fault of their own: not in the denominator of attainment.",
+            registry=self.registry,
+        )
+        self.unserved = Counter(
+            "paceline_gate_unserved",
+            "Arrivals that failed and that no engine has counted: misses beside paceline_requests_total.",
+            ["reason"],
+            registry=self.registry,
+        )
+        for unserved in get_args(UnservedReason):
+            self.unserved.labels(unserved)
         self.cut = Counter(
             "paceline_gate_requests_cut",
             "Answers that had begun with status 200 and were cut by the gate.",
             ["reason"],
             registry=self.registry,
         )
-        for reason in ("max_request_seconds", "engine_lost"):
-            self.cut.labels(reason)
+        for cut in get_args(CutReason):
+            self.cut.labels(cut)
         self.resent = Counter(
             "paceline_gate_requests_resent",
             "Times a request was sent again because the first connection ended without an answer.",

@@ -26,11 +26,12 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from paceline_core import CLIENT_ERROR_STATUS, ELAPSED_HEADER
 from paceline_runtime.gate import allowlist, openai_error
 from paceline_runtime.gate.drain import Drain
 from paceline_runtime.gate.hold import Hold, HoldExpired, HoldFull
 from paceline_runtime.gate.keys import Keys
-from paceline_runtime.gate.metrics import CutReason, Metrics
+from paceline_runtime.gate.metrics import CutReason, Metrics, UnservedReason
 from paceline_runtime.gate.openai_error import OpenAIError
 from paceline_runtime.gate.workers import Reconcile
 
@@ -57,8 +58,8 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 
-_NOT_SENT_ON: Final = _HOP_BY_HOP | {"host", "content-length", "expect", "authorization"}
-"""The key ends here: engines and their logs have no use for it."""
+_NOT_SENT_ON: Final = _HOP_BY_HOP | {"host", "content-length", "expect", "authorization", ELAPSED_HEADER}
+"""The key ends here: engines and their logs have no use for it. And no client sets its own clock."""
 
 _NOT_PASSED_BACK: Final = _HOP_BY_HOP | {
     # The router lets every web page read every answer. That is not the router's to allow.
@@ -80,11 +81,12 @@ class Limits:
 
 
 class _Refused(Exception):
-    """The request ends with an error of the gate's own."""
+    """The request ends with an error of the gate's own; `unserved` where no engine counts it."""
 
-    def __init__(self, error: OpenAIError) -> None:
+    def __init__(self, error: OpenAIError, *, unserved: UnservedReason | None = None) -> None:
         super().__init__(error.code)
         self.error = error
+        self.unserved = unserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +153,17 @@ class Proxy:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         arrived_s = _now_s()
         status = 500
+        arrival = False
         self._metrics.in_flight.inc()
         try:
             try:
-                response = await self._answer(request, arrived_s=arrived_s)
+                route = self._admit(request)
+                if arrival := route.method == "POST":
+                    self._metrics.arrivals.inc()
+                response = await self._answer(request, route, arrived_s=arrived_s)
             except _Refused as refused:
+                if arrival and refused.unserved is not None:
+                    self._metrics.unserved.labels(refused.unserved).inc()
                 response = refused.error.response()
                 self._leave(response)
             status = response.status
@@ -166,19 +174,29 @@ class Proxy:
         finally:
             self._metrics.in_flight.dec()
             self._metrics.requests.labels(str(status)).inc()
+            if arrival and status in CLIENT_ERROR_STATUS:
+                self._metrics.client_errors.inc()
 
-    async def _answer(self, request: web.BaseRequest, *, arrived_s: float) -> web.StreamResponse:
+    def _admit(self, request: web.BaseRequest) -> allowlist.Route:
         route = allowlist.match(request.method, target=request.raw_path)
         if route is None:
             raise _Refused(openai_error.NOT_FOUND)
         if not self._keys.admits(request.headers.get("Authorization")):
             raise _Refused(openai_error.UNAUTHORIZED)
+        return route
+
+    async def _answer(
+        self, request: web.BaseRequest, route: allowlist.Route, *, arrived_s: float
+    ) -> web.StreamResponse:
         body = await self._body(request)
         outgoing = _Outgoing(route=route, headers=_sent_on(request.headers), body=body)
         answer, until_s = await self._reach(outgoing, arrived_s=arrived_s)
         if isinstance(answer, _TextError):
             message = answer.text.decode("utf-8", "replace").strip() or f"HTTP status {answer.status}"
-            raise _Refused(openai_error.passed_on(answer.status, message=message))
+            raise _Refused(
+                openai_error.passed_on(answer.status, message=message),
+                unserved=None if answer.status in CLIENT_ERROR_STATUS else "router_error",
+            )
         async with answer.upstream:
             return await self._pass_through(request, answer, arrived_s=arrived_s, until_s=until_s)
 
@@ -197,7 +215,7 @@ class Proxy:
                     if len(body) > limit:
                         raise _Refused(openai_error.body_too_large(limit))
         except TimeoutError:
-            raise _Refused(openai_error.BODY_TOO_LATE) from None
+            raise _Refused(openai_error.BODY_TOO_LATE, unserved="body_too_late") from None
         return bytes(body)
 
     async def _reach(self, outgoing: _Outgoing, *, arrived_s: float) -> tuple[_Answer | _TextError, float]:
@@ -214,12 +232,12 @@ class Proxy:
             try:
                 was_held |= await self._hold.pass_through(deadline_s=hold_until_s, was_held=was_held)
             except HoldFull:
-                raise _Refused(openai_error.HOLD_FULL) from None
+                raise _Refused(openai_error.HOLD_FULL, unserved="hold_full") from None
             except HoldExpired:
-                raise _Refused(openai_error.NO_ENGINE) from None
+                raise _Refused(openai_error.NO_ENGINE, unserved="no_engine") from None
             until_s = min(until_s, _now_s() + self._limits.max_request_s)
             try:
-                answer = await self._send(outgoing, until_s=until_s)
+                answer = await self._send(outgoing, elapsed_s=_now_s() - arrived_s, until_s=until_s)
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
                 self._hold.shut()
                 continue
@@ -233,19 +251,21 @@ class Proxy:
             if answer is not None and not (isinstance(answer, _TextError) and answer.send_failed()):
                 return answer, until_s
             if resends == RESENDS:
-                raise _Refused(openai_error.ENGINE_LOST)
+                raise _Refused(openai_error.ENGINE_LOST, unserved="engine_lost")
             resends += 1
             self._metrics.resent.inc()
             log.warning("request_resent", route=outgoing.route.path, resends=resends)
             await self._reconcile.evict_dead()
 
-    async def _send(self, outgoing: _Outgoing, *, until_s: float) -> _Answer | _TextError:
+    async def _send(self, outgoing: _Outgoing, *, elapsed_s: float, until_s: float) -> _Answer | _TextError:
         """One try. Raises aiohttp.ClientError where the connection failed before the answer began."""
+        headers = outgoing.headers.copy()
+        headers[ELAPSED_HEADER] = str(round(elapsed_s * 1000))
         async with asyncio.timeout_at(until_s):
             upstream = await self._session.request(
                 outgoing.route.method,
                 self._urls[outgoing.route],
-                headers=outgoing.headers,
+                headers=headers,
                 data=outgoing.body or None,
                 allow_redirects=False,
             )
@@ -316,6 +336,9 @@ class Proxy:
         reason: CutReason,
     ) -> None:
         """End an answer that has begun so that its client cannot take it for a whole one."""
+        if reason == "engine_lost":
+            # The count that the engine kept died with it.
+            self._metrics.unserved.labels("engine_lost").inc()
         self._metrics.cut.labels(reason).inc()
         log.warning("answer_cut", reason=reason)
         if answer.is_stream:

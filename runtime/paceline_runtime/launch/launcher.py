@@ -102,7 +102,11 @@ class _Launch:
         self._failure: StartFailure | None = None
         self._stopping = False
         self._ended = threading.Event()
-        buckets = histogram_buckets(targets, max_prompt_tokens=options.max_prompt_tokens)
+        buckets = histogram_buckets(
+            targets,
+            max_prompt_tokens=options.max_prompt_tokens,
+            max_model_tokens=options.max_model_tokens,
+        )
         arguments = vllm_args(options, model=model.loaded_from, buckets=buckets)
         self._argv = [sys.executable, "-m", MODULE, *arguments]
 

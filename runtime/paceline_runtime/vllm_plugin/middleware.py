@@ -25,6 +25,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from paceline_core.latency import ELAPSED_HEADER
 from paceline_runtime.vllm_plugin.answer import Answer, Usage
 from paceline_runtime.vllm_plugin.serving import Serving, current
 
@@ -43,6 +44,9 @@ types."""
 
 _FIRST_EVENT_ERROR = b'data: {"error":'
 _RETRY_AFTER = (b"retry-after", b"1")
+
+_ELAPSED = ELAPSED_HEADER.encode()
+_MAX_ELAPSED_S = 86_400.0
 
 
 class RequestLedger:
@@ -97,7 +101,7 @@ class _Exchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._answer = Answer(started_s=serving.clock())
+        self._answer = Answer(started_s=serving.clock() - _elapsed_s(scope))
         self._held: Message | None = None
         """Headers that wait for what comes after them."""
         self._read: Message | None = None
@@ -214,8 +218,18 @@ def _content_type(message: Message) -> bytes:
 
 
 def _content_length(scope: Scope) -> int | None:
-    length = next((bytes(value) for name, value in scope["headers"] if name == b"content-length"), b"")
+    length = _header(scope, b"content-length")
     return int(length) if length.isdigit() else None
+
+
+def _elapsed_s(scope: Scope) -> float:
+    """How long ago the request arrived at the gate; 0 for one that came by another way."""
+    elapsed = _header(scope, _ELAPSED)
+    return min(int(elapsed) / 1000, _MAX_ELAPSED_S) if elapsed.isdigit() and len(elapsed) < 10 else 0.0
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((bytes(value) for name, value in scope["headers"] if name == wanted), b"")
 
 
 def _error_in(body: bytes) -> dict[str, Any] | None:

@@ -29,6 +29,9 @@ def test_the_series_are_these() -> None:
     names = {line.split()[2] for line in metrics.text().decode().splitlines() if line.startswith("# TYPE")}
     assert {name for name in names if not name.endswith("_created")} == {
         "paceline_gate_requests_total",
+        "paceline_gate_arrivals_total",
+        "paceline_gate_client_errors_total",
+        "paceline_gate_unserved_total",
         "paceline_gate_requests_cut_total",
         "paceline_gate_requests_resent_total",
         "paceline_gate_workers_evicted_total",
@@ -38,6 +41,14 @@ def test_the_series_are_these() -> None:
         "paceline_gate_router_divergence_seconds",
         TTFT,
     }
+
+
+def test_what_the_operator_counts_begins_at_zero() -> None:
+    """The rate of a counter that first appears at 1 misses its first request."""
+    page = Metrics().text().decode().splitlines()
+    reasons = ("hold_full", "no_engine", "body_too_late", "engine_lost", "router_error")
+    assert {"paceline_gate_arrivals_total 0.0", "paceline_gate_client_errors_total 0.0"} <= set(page)
+    assert {f'paceline_gate_unserved_total{{reason="{one}"}} 0.0' for one in reasons} <= set(page)
 
 
 def test_an_unknown_divergence_is_not_zero() -> None:

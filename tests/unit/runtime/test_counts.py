@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from paceline_core import Outcome, Targets
+from paceline_core import ELAPSED_HEADER, Outcome, Targets
 from paceline_runtime.vllm_plugin.middleware import App, Message, Receive, Scope, Send
-from tests.unit.runtime.pod import Pod, events, pod, target, until
+from tests.unit.runtime.pod import MODEL, Pod, events, pod, target, until
 
 
 def only(outcome: Outcome, *, latency_class: str = "all", count: int = 1) -> dict[tuple[str, str], int]:
@@ -51,6 +51,31 @@ async def test_an_answer_in_one_piece_is_held_to_the_sum_of_its_targets(tmp_path
         await one.answer(stream=False, max_tokens=20)
         await one.idle()
         assert one.counted == only(Outcome.LATE_BOTH)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "outcome"),
+    [
+        pytest.param("400", Outcome.GOOD, id="within the target"),
+        pytest.param("60000", Outcome.LATE_TTFT, id="held too long"),
+        pytest.param("-60000", Outcome.GOOD, id="not a time"),
+        pytest.param("6e4", Outcome.GOOD, id="not a whole number"),
+    ],
+)
+async def test_the_clock_starts_at_the_gate(tmp_path: Path, elapsed: str, outcome: Outcome) -> None:
+    targets = Targets(classes=(target(ttft_ms=30_000, tpot_ms=3_600_000),))
+    async with pod(tmp_path, targets=targets) as one:
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 3,
+            "stream": True,
+        }
+        headers = {ELAPSED_HEADER: elapsed}
+        async with one.http.post(f"{one.url}/v1/chat/completions", json=body, headers=headers) as response:
+            await response.read()
+        await one.idle()
+        assert one.counted == only(outcome)
 
 
 async def test_one_token_is_judged_by_its_first_alone(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ VLLM = {
     "vllm:inter_token_latency_seconds_bucket",
     "vllm:request_time_per_output_token_seconds_bucket",
     "vllm:e2e_request_latency_seconds_bucket",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:prompt_tokens_cached_total",
+    "vllm:cache_config_info",
 }
 
 
@@ -94,9 +98,11 @@ def test_there_is_an_edge_at_each_target() -> None:
             target(name="long", ttft_ms=2100, tpot_ms=77),
         )
     )
-    edges = histogram_buckets(targets, max_prompt_tokens=32_000)
+    edges = histogram_buckets(targets, max_prompt_tokens=32_000, max_model_tokens=40_000)
     assert {0.437, 2.1} <= set(edges["time_to_first_token"])
     assert {0.033, 0.077} <= set(edges["inter_token_latency"])
+    assert {8192, 32_000} <= set(edges["request_tokens"])
+    assert edges["request_tokens"][-1] == 40_000
     for family in edges.values():
         assert family == sorted(set(family))
         assert family[0] > 0
