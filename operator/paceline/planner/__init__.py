@@ -15,7 +15,9 @@ from paceline.planner.observation import (
     Traffic,
     Trust,
 )
-from paceline.planner.state import PlannerState
+from paceline.planner.planner import Planner
+from paceline.planner.settings import PlannerSettings
+from paceline.planner.state import PlannerState, Recommendation
 
 __all__ = [
     "MISSING",
@@ -28,10 +30,13 @@ __all__ = [
     "Limit",
     "NodeGpus",
     "Observation",
+    "Planner",
+    "PlannerSettings",
     "PlannerState",
     "Prediction",
     "Quantiles",
     "Reason",
+    "Recommendation",
     "Shape",
     "StartTime",
     "Traffic",

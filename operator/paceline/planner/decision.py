@@ -25,8 +25,17 @@ Reason = Literal[
 """One word for why the shape is what it is. `Limited`: the best shape that fits GPUs, budget and bounds."""
 
 Limit = Literal[
-    "None", "Inventory", "Topology", "GpuBudget", "MaxReplicas", "MinReplicas", "TensorParallelSizes"
+    "None",
+    "Inventory",
+    "Topology",
+    "GpuBudget",
+    "MaxReplicas",
+    "MinReplicas",
+    "TensorParallelSizes",
+    "Refused",
 ]
+"""What keeps a better shape from being chosen. Topology: enough GPUs, but not on one node. Refused: shapes that
+failed lately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,53 @@
+"""How many replicas of each tensor-parallel size fit: bounds of the spec, GPUs that exist, the budget.
+
+A replica needs its GPUs on one node. What this service holds already it may keep; another size may also take
+the GPUs that the present one gives back, as far as any node could hold a replica of that size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paceline.planner.decision import Limit
+from paceline.planner.observation import Goal, Observation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """The most replicas of one size, and what the limit is."""
+
+    most: int
+    limit: Limit
+
+
+def room(observation: Observation, tensor_parallel_size: int) -> Room:
+    goal = observation.goal
+    size = tensor_parallel_size
+    found = [Room(most=goal.max_replicas, limit="MaxReplicas"), _inventory(observation, size)]
+    if goal.max_gpus is not None:
+        found.append(Room(most=goal.max_gpus // size, limit="GpuBudget"))
+    refused = [one.replicas for one in observation.refused if one.tensor_parallel_size == size]
+    if refused:
+        found.append(Room(most=max(min(refused) - 1, 0), limit="Refused"))
+    return min(found, key=lambda one: one.most)
+
+
+def least_replicas(goal: Goal) -> int:
+    """Never zero: scaling to zero is not the planner's to decide."""
+    return max(goal.min_replicas, 1)
+
+
+def _inventory(observation: Observation, size: int) -> Room:
+    held = sum(one.ready + one.starting for one in observation.groups if one.tensor_parallel_size == size)
+    given_back = sum(
+        one.tensor_parallel_size * (one.ready + one.starting)
+        for one in observation.groups
+        if one.tensor_parallel_size != size
+    )
+    free = sum(node.free // size for node in observation.nodes)
+    ever = sum(node.total // size for node in observation.nodes)
+    most = min(held + free + given_back // size, max(ever, held))
+    if most == 0 and any(node.total > 0 for node in observation.nodes):
+        whole = sum(node.free for node in observation.nodes)
+        return Room(most=0, limit="Topology" if whole >= size else "Inventory")
+    return Room(most=most, limit="Inventory")

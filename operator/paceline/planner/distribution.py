@@ -1,0 +1,45 @@
+"""Distribution functions on arrays, good to about 1e-3: numpy has none, and scipy is not in the operator's image."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_STEP: Final = 1 / 64
+_REACH: Final = 6.0
+_GRID: Final = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
+_TABLE: Final = np.concatenate(
+    ([0.0], np.cumsum((np.exp(-(_GRID[1:] ** 2) / 2) + np.exp(-(_GRID[:-1] ** 2) / 2)) / 2))
+)
+_NORMAL: Final = _TABLE / _TABLE[-1]
+
+
+def normal_cdf(z: Floats) -> Floats:
+    """By table: the trapezium rule at 1/64 is exact to 1e-5, more than the gamma below."""
+    place = np.clip((z + _REACH) / _STEP, 0, _GRID.size - 1.000001)
+    left = place.astype(np.intp)
+    low = _NORMAL[left]
+    return np.asarray(low + (_NORMAL[left + 1] - low) * (place - left))
+
+
+def gamma_cdf(x: Floats, *, mean: Floats, variance: Floats) -> Floats:
+    """P(X ≤ x) of a gamma variable, by Wilson and Hilferty's cube root.
+
+    A variance of 0 is a step at the mean. Shapes under 0.2 are treated as 0.2: below, the cube root is wrong,
+    and the callers take the atom at zero out first.
+    """
+    safe = np.maximum(mean, 1e-12)
+    spread = np.clip(variance / safe**2, 1e-6, 5.0) / 9
+    root = np.cbrt(np.maximum(x, 0.0) / safe)
+    z = (root - (1 - spread)) / np.sqrt(spread)
+    return np.where(x > 0, normal_cdf(z), np.where(x == 0, (mean <= 0) * 1.0, 0.0))
+
+
+def gamma_quantile(z: float, *, mean: Floats, variance: Floats) -> Floats:
+    """The quantile whose standard normal score is `z`."""
+    spread = np.minimum(variance / np.maximum(mean, 1e-12) ** 2, 5.0) / 9
+    return np.asarray(mean * np.maximum(1 - spread + z * np.sqrt(spread), 0.0) ** 3)
