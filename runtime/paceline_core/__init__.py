@@ -1,6 +1,6 @@
-"""What both sides share, pure: latency targets, checkpoint facts and fit, model uris, the times of a drain.
+"""What both sides share, pure: latency targets, checkpoint facts and fit, model uris, the times of a drain, GPU timing.
 
-Imported by the operator and by the runtime, which do not know each other. It does no I/O and reads no clock.
+Imported by the operator and by the runtime, which do not know each other. It reads no clock, and no file but its own tables.
 """
 
 from paceline_core.checkpoint import (
@@ -25,6 +25,8 @@ from paceline_core.latency import (
     TargetsError,
     judge_status,
 )
+from paceline_core.timing import StepTiming, TimingTable
+from paceline_core.timing_tables import UnknownTable, load_table, shipped_tables
 from paceline_core.uri import (
     BUNDLED_NAMES,
     BundledUri,
@@ -59,15 +61,20 @@ __all__ = [
     "QuantizationFacts",
     "Refusal",
     "S3Uri",
+    "StepTiming",
     "Targets",
     "TargetsError",
+    "TimingTable",
+    "UnknownTable",
     "UriError",
     "WeightsName",
     "file_format_of",
     "judge_status",
+    "load_table",
     "parse_uri",
     "possible_tensor_parallel_sizes",
     "refusals",
+    "shipped_tables",
     "weights_bytes_of_header",
     "weights_bytes_of_index",
 ]

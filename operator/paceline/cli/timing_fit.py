@@ -1,0 +1,75 @@
+"""Makes a compact table from sampled operation times: f, a_p and a_d of `paceline_core.timing`, by least squares.
+
+Called by `paceline timing build`. Pure: the samples come from `timing_sampler`. An operation's time is a sum of
+what it costs at all, per token and per token of context; the last becomes a_p or a_d, the others go into f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from paceline_core.timing import StepTiming
+
+_Floats = npt.NDArray[np.float64]
+
+DECODING_TOKENS: Final = 256
+"""Up to here a step's tokens count as decoding sequences, beyond it as a prefill: their attention differs."""
+
+
+def fit_step_timing(samples: Mapping[str, Any], *, kv_cache_tokens: int) -> StepTiming:
+    """One (model, format, GPU, TP). Errors are weighed by the whole step: 1 % of a step counts the same in all."""
+    tokens, rest, logits = (np.array(column, float) for column in zip(*samples["tokens"], strict=True))
+
+    decodes, contexts, decode_ms = _columns(samples["decode_attention"])
+    held = decodes * contexts <= kv_cache_tokens
+    decodes, contexts, decode_ms = decodes[held], contexts[held], decode_ms[held]
+    at_all, per_sequence, a_d = _least_squares(
+        [np.ones_like(decodes), decodes, decodes * contexts],
+        decode_ms,
+        weights=1 / (np.interp(decodes, tokens, rest) + decode_ms),
+    )
+
+    chunks, priors, prefill_ms = _columns(samples["prefill_attention"])
+    prefill_at_all, per_token, a_p = _least_squares(
+        [np.ones_like(chunks), chunks, chunks * (priors + chunks / 2)],
+        prefill_ms,
+        weights=1 / (np.interp(chunks, tokens, rest) + prefill_ms),
+    )
+
+    attention = np.where(
+        tokens <= DECODING_TOKENS, at_all + per_sequence * tokens, prefill_at_all + per_token * tokens
+    )
+    # A kernel for a larger batch is never chosen where it is slower: noise of a measurement is flattened.
+    f_ms = np.maximum.accumulate(rest + logits + attention)
+    return StepTiming(
+        knot_tokens=tuple(int(n) for n in tokens),
+        knot_s=tuple(_rounded(ms / 1000) for ms in f_ms),
+        prefill_attention_s=_rounded(a_p / 1000),
+        decode_attention_s=_rounded(a_d / 1000),
+        kv_cache_tokens=kv_cache_tokens,
+    )
+
+
+def _columns(rows: Sequence[Sequence[float]]) -> tuple[_Floats, _Floats, _Floats]:
+    first, second, third = (np.array(column, float) for column in zip(*rows, strict=True))
+    return first, second, third
+
+
+def _least_squares(terms: Sequence[_Floats], times: _Floats, *, weights: _Floats) -> list[float]:
+    """Coefficients of the terms, none negative: a term that wants to be is left out."""
+    kept = list(range(len(terms)))
+    while True:
+        matrix = np.stack([terms[i] for i in kept], axis=1) * weights[:, None]
+        scale = np.linalg.norm(matrix, axis=0)
+        found = np.linalg.lstsq(matrix / scale, times * weights, rcond=None)[0] / scale
+        if (found >= 0).all():
+            return [float(found[kept.index(i)]) if i in kept else 0.0 for i in range(len(terms))]
+        kept.pop(int(np.argmin(found)))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,93 @@
+"""Reads operation times out of `aiconfigurator-core` and writes them as JSON. Run as a file, in another environment.
+
+`paceline timing build` starts it with an interpreter that has aiconfigurator-core (Apache-2.0), which brings
+pandas, pyarrow and 300 MB of data: too much for an operator. So it imports nothing of Paceline: a JSON list of
+what to sample comes in at stdin, the samples go out at stdout. `timing_fit` makes tables of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any, Final
+
+PACKAGE: Final = "aiconfigurator-core"
+
+TOKENS: Final = (
+    1,
+    2,
+    4,
+    8,
+    16,
+    32,
+    48,
+    64,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    768,
+    1024,
+    1536,
+    2048,
+    3072,
+    4096,
+    8192,
+)
+"""Tokens of a step: dense enough where a GEMM's tiles make steps."""
+SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+CONTEXTS: Final = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+CHUNKS: Final = (128, 256, 512, 1024, 2048, 4096, 8192)
+PRIORS: Final = (0, 1024, 2048, 4096, 8192, 16384)
+
+
+def main() -> None:
+    wanted = json.load(sys.stdin)
+    json.dump({"version": version(PACKAGE), "samples": [_sample(one) for one in wanted]}, sys.stdout)
+
+
+def _sample(wanted: dict[str, Any]) -> dict[str, Any]:
+    """All times in ms."""
+    engine = import_module("aiconfigurator_core.sdk").EngineHandle.compile(
+        wanted["checkpoint"], wanted["system"], "vllm", tp_size=wanted["tp"], **wanted["options"]
+    )
+
+    def decode(sequences: int, context: int) -> list[Any]:
+        return list(engine.decode_step_per_op(sequences, context, 2))
+
+    def prefill(chunk: int, prior: int) -> list[Any]:
+        return list(
+            engine.run_static_per_op(batch_size=1, isl=prior + chunk, osl=2, prefix=prior, mode="static_ctx")[
+                0
+            ]
+        )
+
+    return {
+        **wanted,
+        "tokens": [
+            [n, _rest(prefill(n, 0)), _ending(decode(min(n, 256), 1024), "_logits_gemm")] for n in TOKENS
+        ],
+        "decode_attention": [
+            [b, c, _ending(decode(b, c), "_attention")] for b in SEQUENCES for c in CONTEXTS
+        ],
+        "prefill_attention": [[n, p, _ending(prefill(n, p), "_attention")] for n in CHUNKS for p in PRIORS],
+    }
+
+
+def _ending(operations: Iterable[Any], suffix: str) -> float:
+    return float(sum(time_ms for name, time_ms, *_ in operations if name.endswith(suffix)))
+
+
+def _rest(operations: Iterable[Any]) -> float:
+    return sum(
+        time_ms for name, time_ms, *_ in operations if not name.endswith(("_attention", "_logits_gemm")))
+    )
+
+
+if __name__ == "__main__":
+    main()
