@@ -84,9 +84,7 @@ def _ending(operations: Iterable[Any], suffix: str) -> float:
 
 
 def _rest(operations: Iterable[Any]) -> float:
-    return sum(
-        time_ms for name, time_ms, *_ in operations if not name.endswith(("_attention", "_logits_gemm")))
-    )
+    return float(sum(ms for name, ms, *_ in operations if not name.endswith(("_attention", "_logits_gemm"))))
 
 
 if __name__ == "__main__":
