@@ -1,20 +1,35 @@
 """`spec.scaling` and `spec.transition`: the two dials, their limits, and how long a change may take.
 
-Read by the fleet. `replicas` and `tensorParallelSize` are what a person sets; in Auto and Advisory they are
-the shape that the service starts from, so they are required in every mode and /scale always has a number to
-show.
+Read by the fleet and by the decision loop. `replicas` and `tensorParallelSize` are what a person sets; in
+Auto and Advisory they are the shape that the service starts from, so they are required in every mode and
+/scale always has a number to show.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from paceline.api.base import ApiModel, Rule, list_set, rules
 
 ScalingMode = Literal["Manual", "Auto", "Advisory"]
 TensorParallelSize = Annotated[int, Field(ge=1, le=64)]
+
+
+def _is_time(text: str) -> str:
+    datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return text
+
+
+Time = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    AfterValidator(_is_time),
+    Field(json_schema_extra={"format": "date-time"}),
+]
+"""RFC 3339, as the API server checks it."""
 
 
 class ReplicaBounds(ApiModel):
@@ -40,6 +55,30 @@ class GpuBudget(ApiModel):
     max: Annotated[int, Field(ge=1, le=64_000)] = Field(
         description="Most GPUs that a shape of this service may hold (replicas × tensorParallelSize). While "
         "a change brings new pods up beside the old ones, both are held for a time."
+    )
+
+
+class Override(ApiModel):
+    """A shape that a person sets for a time, whatever the mode."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(description="Number of replicas until then.")
+    tensor_parallel_size: TensorParallelSize = Field(description="GPUs that one replica spans until then.")
+    expires_at: Time = Field(
+        description="When it ends, such as 2026-12-01T18:00:00Z. Auto then goes on from this shape; Manual "
+        "returns to its own."
+    )
+    reason: Annotated[str, StringConstraints(max_length=256)] = Field(
+        default="", description="Why, for those who read the status."
+    )
+
+
+class ScaleDown(ApiModel):
+    """How slowly Auto gives capacity back."""
+
+    stabilization_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=300,
+        description="Capacity is given back only when the demand of all of this time would have fitted "
+        "into less.",
     )
 
 
@@ -73,13 +112,39 @@ class Scaling(ApiModel):
                 message="this many replicas of the smallest tensor-parallel size exceed "
                 "spec.scaling.gpuBudget.max: write fewer replicas or a larger budget",
             ),
+            Rule(
+                cel="!has(self.mode) || self.mode != 'Auto' || has(self.replicaBounds) || "
+                "has(self.gpuBudget)",
+                field_path=".replicaBounds",
+                message="Auto needs a limit: write replicaBounds.max, or gpuBudget.max",
+            ),
+            Rule(
+                cel="!has(self.override) || !has(self.replicaBounds) || (self.override.replicas >= "
+                "self.replicaBounds.min && self.override.replicas <= self.replicaBounds.max)",
+                field_path=".override.replicas",
+                message="outside of spec.scaling.replicaBounds: write a number within them, or widen them",
+            ),
+            Rule(
+                cel="!has(self.override) || self.allowedTensorParallelSizes.size() == 0 || "
+                "self.override.tensorParallelSize in self.allowedTensorParallelSizes",
+                field_path=".override.tensorParallelSize",
+                message="not in spec.scaling.allowedTensorParallelSizes: write one of those, or add it there",
+            ),
+            Rule(
+                cel="!has(self.override) || !has(self.gpuBudget) || self.override.replicas * "
+                "self.override.tensorParallelSize <= self.gpuBudget.max",
+                field_path=".override",
+                message="replicas × tensorParallelSize exceeds spec.scaling.gpuBudget.max: write fewer of "
+                "them, or a larger budget",
+            ),
         )
     )
 
     mode: ScalingMode = Field(
         default="Manual",
-        description="Manual: the shape below holds. Auto and Advisory: the planner sets or proposes the "
-        "shape; until it drives them, they hold the shape below and say so in the condition ScalingActive.",
+        description="Manual: the shape below holds. Auto: the service starts with the shape below, and the "
+        "planner moves both dials to keep the SLO. Advisory: the planner writes what it would do into "
+        "status.decisions and changes nothing.",
     )
     replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
         description="Number of replicas: what Manual holds and Auto starts from. Also written through /scale."
@@ -97,10 +162,20 @@ class Scaling(ApiModel):
         json_schema_extra=list_set(),
     )
     gpu_budget: GpuBudget | None = Field(default=None, description="Limit of GPUs. Absent: none.")
+    spare_replicas: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=0,
+        description="Replicas that Auto keeps beyond what the SLO needs, against the loss of a pod or a node.",
+    )
+    scale_down: ScaleDown = Field(
+        default_factory=ScaleDown, description="How slowly Auto gives capacity back."
+    )
+    override: Override | None = Field(
+        default=None, description="A shape that holds until a time, whatever the mode. Absent: none."
+    )
 
 
 class Transition(ApiModel):
-    """How long a change of the engine pods may take before it is rolled back."""
+    """How long a change of the engine pods may take, and how often there may be one."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -120,4 +195,12 @@ class Transition(ApiModel):
     pending_deadline_seconds: Annotated[int, Field(ge=5, le=86_400)] = Field(
         default=120,
         description="Time that a new pod may stay unschedulable before the change is rolled back.",
+    )
+    min_dwell_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        default=3600,
+        description="Least time between two changes of the tensor-parallel size that Auto makes by itself.",
+    )
+    rollback_cooldown_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        default=21_600,
+        description="How long Auto does not try a shape again after it failed (status.refusedShapes).",
     )

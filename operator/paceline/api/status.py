@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from paceline.api.base import StatusModel, list_map
+from paceline.api.base import StatusModel, list_atomic, list_map
 
 ConditionType = Literal[
     "Ready",
@@ -29,6 +29,7 @@ ConditionStatus = Literal["True", "False", "Unknown"]
 
 _Text = Annotated[str, StringConstraints(max_length=1024)]
 _Name = Annotated[str, StringConstraints(max_length=253)]
+_Short = Annotated[str, StringConstraints(max_length=64)]
 _Count = Annotated[int, Field(ge=0)]
 _Time = Annotated[str, StringConstraints(max_length=64), Field(json_schema_extra={"format": "date-time"})]
 
@@ -102,6 +103,67 @@ class GpuCount(StatusModel):
     serving: _Count = Field(description="GPUs of pods that serve.")
     starting: _Count = Field(description="GPUs of pods that start.")
     draining: _Count = Field(description="GPUs of pods that finish their last requests.")
+    budget: _Count | None = Field(
+        default=None, description="Most GPUs that a shape may hold: spec.scaling.gpuBudget.max."
+    )
+
+
+class BurnRate(StatusModel):
+    """How fast the error budget is spent."""
+
+    window_seconds: _Count = Field(description="Over this time.")
+    value: _Short = Field(
+        description="1: exactly the whole budget in the whole window of the SLO; above, it ends early."
+    )
+
+
+class SloStatus(StatusModel):
+    """How well the objective is kept. Refreshed every two minutes, and when a condition changes."""
+
+    attainment_percent: _Short | None = Field(
+        default=None, description="Share of the last minutes' requests that met all their targets."
+    )
+    samples: _Count | None = Field(default=None, description="Requests behind it.")
+    budget_remaining_percent: _Short | None = Field(
+        default=None,
+        description="What is left of the error budget of spec.slo.windowSeconds, as far back as there are "
+        "metrics. Negative: more was missed than the objective allows.",
+    )
+    burn_rates: Annotated[tuple[BurnRate, ...], Field(max_length=4)] = Field(
+        default=(), description="How fast the budget is spent.", json_schema_extra=list_atomic()
+    )
+    as_of: _Time = Field(description="When this was measured.")
+
+
+class DecisionStatus(StatusModel):
+    """What the planner decided, and why. Written when it decides something else."""
+
+    at: _Time = Field(description="When it was decided.")
+    mode: _Short = Field(description="Mode of the service then: Auto applied it, Advisory only says it.")
+    before: Shape | None = Field(default=None, description="The shape before.")
+    shape: Shape = Field(description="The shape decided on.")
+    reason: _Short = Field(description="Why, in one CamelCase word.")
+    message: Annotated[str, StringConstraints(max_length=400)] = Field(
+        default="", description="Why, in a sentence."
+    )
+    limit: _Short | None = Field(
+        default=None, description="What kept a better shape out of reach: a budget, a bound, the GPUs."
+    )
+    predicted_attainment_percent: _Short | None = Field(
+        default=None, description="Share of requests that would meet all their targets with it."
+    )
+
+
+class RefusedShape(StatusModel):
+    """A shape that failed, and is not tried again for a while."""
+
+    tensor_parallel_size: _Count = Field(description="GPUs that one replica spans.")
+    replicas: _Count = Field(description="Number of replicas.")
+    reason: _Short = Field(description="Why, in one CamelCase word.")
+    message: Annotated[str, StringConstraints(max_length=400)] = Field(
+        default="", description="Why, in a sentence."
+    )
+    until: _Time = Field(description="When it may be tried again.")
 
 
 class VariantStatus(StatusModel):
@@ -165,6 +227,18 @@ class InferenceServiceStatus(StatusModel):
         default=None, description="The change that is under way or was the last."
     )
     refused: Refused | None = Field(default=None, description="The last spec that could not be served.")
+    slo: SloStatus | None = Field(default=None, description="How well the objective is kept.")
+    decisions: Annotated[tuple[DecisionStatus, ...], Field(max_length=10)] = Field(
+        default=(),
+        description="The planner's last decisions, newest first. The candidates that it weighed stand in "
+        "the ConfigMap NAME-decisions; `paceline explain NAME` shows both.",
+        json_schema_extra=list_atomic(),
+    )
+    refused_shapes: Annotated[tuple[RefusedShape, ...], Field(max_length=8)] = Field(
+        default=(),
+        description="Shapes that failed and that Auto does not try again for a while.",
+        json_schema_extra=list_atomic(),
+    )
 
     def condition(self, type_: ConditionType) -> Condition | None:
         return next((one for one in self.conditions if one.type == type_), None)

@@ -7,26 +7,16 @@ keeps it, whatever its reason says. What has not been measured is Unknown, never
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from paceline.api import Condition, ConditionStatus, ConditionType, InferenceServiceStatus
 from paceline.fleet.actions import Event
+from paceline.fleet.autoscaling import Word
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.roles import ROLLED_BACK, STARTING, is_active
 from paceline.fleet.timestamps import rfc3339
 from paceline.fleet.transition import INFEASIBLE, REFUSED
 
 _LIMIT = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One condition without its times."""
-
-    type: ConditionType
-    status: ConditionStatus
-    reason: str
-    message: str
 
 
 def conditions(
@@ -57,7 +47,13 @@ def _dated(word: Word, *, old: Condition | None, outlook: Outlook) -> Condition:
 
 
 _WARNINGS: frozenset[tuple[ConditionType, ConditionStatus]] = frozenset(
-    {("Feasible", "False"), ("ForeignWriter", "True"), ("CapacityAvailable", "False")}
+    {
+        ("Feasible", "False"),
+        ("ForeignWriter", "True"),
+        ("CapacityAvailable", "False"),
+        ("MetricsAvailable", "False"),
+        ("SLOMet", "False"),
+    }
 )
 _WARNING_REASONS = frozenset({"NameTaken", "ReadyDeadlineExceeded", "StartFailed"})
 
@@ -81,13 +77,14 @@ def _words(outlook: Outlook) -> Iterator[Word]:
     yield _progressing(outlook)
     yield _model_loaded(outlook)
     yield _router_ready(outlook)
-    yield Word("MetricsAvailable", "Unknown", "NotMeasured", "Nothing reads the metrics of the pods yet.")
-    yield Word("SLOMet", "Unknown", "NotMeasured", "The share of good requests is not measured yet.")
-    yield _feasible(outlook)
+    metrics_available, slo_met, feasible, scaling_active = outlook.autoscaling.words
+    yield metrics_available
+    yield slo_met
+    yield _infeasible(outlook) or feasible
     yield _capacity_available(outlook)
     yield _transitioning(outlook)
     yield _foreign_writer(outlook)
-    yield _scaling_active(outlook)
+    yield scaling_active
 
 
 def _ready(outlook: Outlook) -> Word:
@@ -167,13 +164,14 @@ def _router_ready(outlook: Outlook) -> Word:
     return Word("RouterReady", "True", "AllReady" if ready >= asked else "SomeReady", message)
 
 
-def _feasible(outlook: Outlook) -> Word:
+def _infeasible(outlook: Outlook) -> Word | None:
+    """By the checkpoint's facts, or by the launcher: no latency need be measured for that."""
     refused = outlook.decision.refused
     if refused is not None and refused.reason in (REFUSED, INFEASIBLE):
         named = refused.field and not refused.message.startswith(refused.field)
         message = f"{refused.field}: {refused.message}" if named else refused.message
         return Word("Feasible", "False", refused.reason, message)
-    return Word("Feasible", "Unknown", "NotMeasured", "Whether the targets can be met is not measured yet.")
+    return None
 
 
 def _capacity_available(outlook: Outlook) -> Word:
@@ -230,17 +228,6 @@ def _foreign_writer(outlook: Outlook) -> Word:
         )
     reason = "Autoscaler" if autoscaled else "FieldsHeld" if outlook.foreign else "ScaleNotFollowed"
     return Word("ForeignWriter", "True", reason, "; ".join(parts))
-
-
-def _scaling_active(outlook: Outlook) -> Word:
-    mode, asked = outlook.observed.service.spec.scaling.mode, outlook.asked
-    if mode == "Manual":
-        return Word("ScalingActive", "False", "Manual", "The shape is what spec.scaling says.")
-    message = (
-        f"The planner does not drive {mode} yet: the service holds {asked.replicas} replicas at tensor-parallel size "
-        f"{asked.tensor_parallel_size}. To change them, write mode: Manual."
-    )
-    return Word("ScalingActive", "False", "NotDriven", message)
 
 
 def _taken(outlook: Outlook) -> str:

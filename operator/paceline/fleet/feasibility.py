@@ -79,7 +79,7 @@ def rank_memory_bytes(observed: Observed, *, tensor_parallel_size: int) -> int |
         limit = spec.runtime.resources.limits.get("memory")
         return bytes_of(limit) // tensor_parallel_size if limit is not None else None
     label = f"{spec.accelerator.resource_name}.memory"
-    sizes = [node.labels.get(label, "") for node in observed.nodes if _may_take(node, observed.service)]
+    sizes = [node.labels.get(label, "") for node in observed.nodes if may_take(node, observed.service)]
     if not sizes or not all(size.isdigit() for size in sizes):
         return None
     return max(int(size) for size in sizes) * 1024**2
@@ -105,7 +105,8 @@ def model_uri_to_serve(observed: Observed, *, serving_uri: str | None) -> str:
     return str(found) if found.is_pinned else text
 
 
-def _may_take(node: Node, service: InferenceService) -> bool:
+def may_take(node: Node, service: InferenceService) -> bool:
+    """Whether the node has the device, the product and the labels that the spec asks for."""
     accelerator = service.spec.accelerator
     wanted = accelerator.node_selector.items()
     return (

@@ -17,6 +17,7 @@ from paceline.fleet.timestamps import unix_s as unix_s
 
 if TYPE_CHECKING:
     from paceline.api import InferenceService, InferenceServiceStatus
+    from paceline.fleet.advice import Advice
     from paceline_core.checkpoint import CheckpointFacts
 
 RawObject = Mapping[str, Any]
@@ -294,6 +295,9 @@ class Observed:
 
     model_revision: str | None = None
     """The commit that the branch in `spec.model.uri` stands for now; None where the operator cannot ask."""
+
+    advice: Advice | None = None
+    """What the decision loop found last; None before its first look."""
 
 
 CHILD_KINDS: tuple[tuple[str, str], ...] = (

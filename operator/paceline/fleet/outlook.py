@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.api import Shape
+from paceline.fleet.autoscaling import Autoscaling
 from paceline.fleet.foreign import ForeignField
 from paceline.fleet.observed import Observed, Pod
 from paceline.fleet.transition import Decision
@@ -15,6 +16,7 @@ from paceline.fleet.variant import Variant
 class Outlook:
     observed: Observed
     asked: Shape
+    autoscaling: Autoscaling
     decision: Decision
     variants: tuple[Variant, ...]
     foreign: tuple[ForeignField, ...]

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.api import InferenceServiceStatus, Refused
+from paceline.api import InferenceServiceStatus, Refused, Shape
 from paceline.fleet.actions import Apply, Delete, Event, Plan
+from paceline.fleet.autoscaling import autoscaling, said
 from paceline.fleet.conditions import conditions
 from paceline.fleet.engine_deployment import existing_deployment, new_deployment
 from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
@@ -33,8 +34,9 @@ from paceline.fleet.ownership import is_deleting, is_owned
 from paceline.fleet.replicas import Surroundings
 from paceline.fleet.roles import STARTING, assign_roles
 from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
+from paceline.fleet.setback import Setback, setback
 from paceline.fleet.settings import Settings
-from paceline.fleet.shape import desired_shape
+from paceline.fleet.shape import binding_refusal, desired_shape
 from paceline.fleet.status import service_status
 from paceline.fleet.timestamps import unix_s
 from paceline.fleet.transition import INFEASIBLE, ROUTED_AFTER_S, Decision, Situation, decide
@@ -52,6 +54,14 @@ class _Case:
     decision: Decision
 
     @property
+    def is_asked_anew(self) -> bool:
+        """The planner's advice moved the shape: the status must know before an engine does, or the next
+        operator would take it back."""
+        mode, shapes = self.observed.service.spec.scaling.mode, self.observed.status
+        before = shapes.shape.desired if shapes is not None and shapes.shape is not None else None
+        return mode != "Manual" and before is not None and before != self.situation.asked
+
+    @property
     def router(self) -> RawObject | None:
         return _own(self.observed, "Deployment", Names(self.observed.meta.name).router)
 
@@ -63,9 +73,11 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
     case = _case(observed, settings=settings)
     claims, taken = _claims(case)
     idle = observed.service.spec.paused or _is_refused_before_anything(case)
+    said_of_scaling = autoscaling(observed, asked=case.situation.asked)
     outlook = Outlook(
         observed=observed,
         asked=case.situation.asked,
+        autoscaling=said_of_scaling,
         decision=case.decision,
         variants=case.situation.variants,
         foreign=tuple(one for found in claims for one in found.claim.foreign),
@@ -78,7 +90,8 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         else None,
     )
     said, news = conditions(outlook, before=observed.status)
-    status = service_status(outlook, conditions=said)
+    news_of_shape = setback(observed, situation=case.situation, decision=case.decision)
+    status = service_status(outlook, conditions=said, news=news_of_shape)
     requeue_after_s = _next_deadline_s(case, outlook)
     if idle:
         return Plan(status=status, events=news, requeue_after_s=requeue_after_s)
@@ -86,7 +99,14 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         apply=tuple(found.apply for found in claims),
         delete=(*_removals(case), *_unwanted(case)),
         status=status,
-        events=(*case.decision.events, *_scaled(case, claims), *_reclaimed(claims), *news),
+        events=(
+            *said_of_scaling.events,
+            *case.decision.events,
+            *_scaled(case, claims),
+            *_given_up(news_of_shape),
+            *_reclaimed(claims),
+            *news,
+        ),
         requeue_after_s=requeue_after_s,
     )
 
@@ -106,7 +126,7 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
         target=known.name if known is not None else variant_name(inputs),
         asked=asked,
         transition=observed.status.transition if observed.status is not None else None,
-        refused=_binding_refusal(observed),
+        refused=_refusal(observed),
         refusal=refusal_before_start(observed, tensor_parallel_size=asked.tensor_parallel_size),
         ready_deadline_s=service.spec.transition.ready_deadline_seconds,
         pending_deadline_s=service.spec.transition.pending_deadline_seconds,
@@ -123,11 +143,10 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
     return _Case(observed=observed, settings=settings, inputs=inputs, situation=situation, decision=decision)
 
 
-def _binding_refusal(observed: Observed) -> Refused | None:
-    """A refusal holds until the spec changes. One that came from facts is judged again as long as there are
-    facts: a larger GPU may have joined."""
-    refused = observed.status.refused if observed.status is not None else None
-    if refused is None or refused.generation != observed.meta.generation:
+def _refusal(observed: Observed) -> Refused | None:
+    """One that came from facts is judged again as long as there are facts: a larger GPU may have joined."""
+    refused = binding_refusal(observed)
+    if refused is None:
         return None
     return None if refused.reason == INFEASIBLE and observed.facts is not None else refused
 
@@ -242,7 +261,7 @@ def _engines(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
             asked_replicas=situation.asked.replicas,
             settings=case.settings,
         )
-        yield manifest, ENGINES, {"status_first": target in decision.destructive}
+        yield manifest, ENGINES, {"status_first": target in decision.destructive or case.is_asked_anew}
     for variant in sorted(situation.variants, key=lambda one: decision.replicas[one.name] < one.replicas):
         if variant.name in decision.remove:
             continue
@@ -259,7 +278,10 @@ def _engines(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
         yield (
             manifest,
             ENGINES,
-            {"status_first": variant.name in decision.destructive, "resource_version": version},
+            {
+                "status_first": variant.name in decision.destructive or case.is_asked_anew,
+                "resource_version": version,
+            },
         )
 
 
@@ -310,6 +332,16 @@ def _scaled(case: _Case, claims: tuple[_Claimed, ...]) -> Iterator[Event]:
             yield Event(type="Normal", reason=word, message=message)
 
 
+def _given_up(news: Setback | None) -> Iterator[Event]:
+    if news is not None:
+        refused = news.refused
+        shape = Shape(tensor_parallel_size=refused.tensor_parallel_size, replicas=refused.replicas)
+        message = (
+            f"{said(shape)} is given up until {refused.until} for {said(news.fallback)}: {refused.message}"
+        )
+        yield Event(type="Warning", reason="ShapeRefused", message=message)
+
+
 def _reclaimed(claims: tuple[_Claimed, ...]) -> Iterator[Event]:
     for one in (field for found in claims for field in found.claim.reclaimed):
         message = f"{one.kind} {one.name} {one.text}: taken back from {one.manager} after its grace time"
@@ -328,6 +360,8 @@ def _next_deadline_s(case: _Case, outlook: Outlook) -> float | None:
         moments.append(pod.created_at_s + spec.ready_deadline_seconds)
         if pod.unschedulable_since_s is not None:
             moments.append(pod.unschedulable_since_s + spec.pending_deadline_seconds)
+    if (override := observed.service.spec.scaling.override) is not None:
+        moments.append(unix_s(override.expires_at))
     moments += [one.since_s + case.settings.foreign_writer_grace_s for one in outlook.foreign]
     ahead = [moment - observed.now_s for moment in moments if moment > observed.now_s]
     return min(ahead) + 1.0 if ahead else None

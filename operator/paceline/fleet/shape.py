@@ -1,27 +1,51 @@
-"""The shape that is asked for: (tensor-parallel size, replicas).
+"""The shape that is asked for: (tensor-parallel size, replicas), and who asks.
 
-In Manual it is what the spec says. In Auto and Advisory it lives in the status, so that an edit of the spec
-never resets it, and nothing differs from what a GitOps tool applies; the spec only gives the first start.
+    an override that has not expired      its shape, in every mode
+    Manual                                what the spec says
+    Auto                                  the shape in the status, moved by the planner's advice
+    Advisory                              the shape in the status
+
+In Auto and Advisory the shape lives in the status, so that an edit of the spec never resets it, and nothing
+differs from what a GitOps tool applies; the spec only gives the first start.
 """
 
 from __future__ import annotations
 
-from paceline.api import Shape
+from paceline.api import Refused, Shape
+from paceline.fleet.advice import ADVICE_VALID_S, METRICS_UNKNOWN
 from paceline.fleet.observed import Observed
+from paceline.fleet.roles import is_active
+from paceline.fleet.timestamps import unix_s
 from paceline.fleet.variant import Variant
 
 
 def desired_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape:
     scaling = observed.service.spec.scaling
+    if (override := active_override(observed)) is not None:
+        return override
     asked = Shape(tensor_parallel_size=scaling.tensor_parallel_size, replicas=scaling.replicas)
     if scaling.mode == "Manual":
         return asked
     held = _held_shape(observed, variants) or asked
+    if (advised := _advised(observed, held=held)) is not None:
+        held = advised
     bounds = scaling.replica_bounds
     if bounds is None:
         return held
     replicas = min(max(held.replicas, bounds.min), bounds.max)
     return Shape(tensor_parallel_size=held.tensor_parallel_size, replicas=replicas)
+
+
+def standing_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape | None:
+    """What Auto and Advisory start from; None until the service has served."""
+    return active_override(observed) or _held_shape(observed, variants)
+
+
+def active_override(observed: Observed) -> Shape | None:
+    override = observed.service.spec.scaling.override
+    if override is None or unix_s(override.expires_at) <= observed.now_s:
+        return None
+    return Shape(tensor_parallel_size=override.tensor_parallel_size, replicas=override.replicas)
 
 
 def _held_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape | None:
@@ -35,3 +59,41 @@ def _held_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape | No
     # The status was lost; the Deployments still know.
     best = max(served, key=lambda one: (len(one.serving), one.created_at_s))
     return Shape(tensor_parallel_size=best.tensor_parallel_size, replicas=best.asked_replicas)
+
+
+def binding_refusal(observed: Observed) -> Refused | None:
+    """A refusal holds until the spec changes."""
+    refused = observed.status.refused if observed.status is not None else None
+    return refused if refused is not None and refused.generation == observed.meta.generation else None
+
+
+def refused_now(observed: Observed) -> tuple[Shape, ...]:
+    """Shapes that failed, and whose time is not over."""
+    found = observed.status.refused_shapes if observed.status is not None else ()
+    return tuple(
+        Shape(tensor_parallel_size=one.tensor_parallel_size, replicas=one.replicas)
+        for one in found
+        if unix_s(one.until) > observed.now_s
+    )
+
+
+def _advised(observed: Observed, *, held: Shape) -> Shape | None:
+    """The planner's shape, if nothing speaks against following it now."""
+    spec, advice = observed.service.spec, observed.advice
+    choice = advice.choice if advice is not None else None
+    if advice is None or choice is None or spec.scaling.mode != "Auto" or spec.paused:
+        return None
+    if advice.generation != observed.meta.generation or choice.seen != held:
+        # Made for another spec, or about a shape that has been left since.
+        return None
+    if observed.now_s - advice.made_at_s > ADVICE_VALID_S:
+        return None
+    if not advice.metrics.usable or choice.reason == METRICS_UNKNOWN:
+        return None
+    if choice.shape in refused_now(observed) or choice.shape.replicas < 1:
+        return None
+    if choice.shape.tensor_parallel_size != held.tensor_parallel_size:
+        transition = observed.status.transition if observed.status is not None else None
+        if is_active(transition) or binding_refusal(observed) is not None:
+            return None
+    return choice.shape

@@ -19,10 +19,14 @@ from paceline.fleet.observed import Pod
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.roles import is_active
 from paceline.fleet.services import public_url
+from paceline.fleet.setback import Setback, refused_shapes
 
 
-def service_status(outlook: Outlook, *, conditions: tuple[Condition, ...]) -> InferenceServiceStatus:
+def service_status(
+    outlook: Outlook, *, conditions: tuple[Condition, ...], news: Setback | None
+) -> InferenceServiceStatus:
     observed, decision = outlook.observed, outlook.decision
+    budget = observed.service.spec.scaling.gpu_budget
     return InferenceServiceStatus(
         observed_generation=observed.meta.generation,
         conditions=conditions,
@@ -31,15 +35,20 @@ def service_status(outlook: Outlook, *, conditions: tuple[Condition, ...]) -> In
         selector=observed.service.selector,
         replicas=len(outlook.serving) + len(outlook.starting),
         summary=_summary(outlook, conditions=conditions),
-        shape=_shapes(outlook),
+        shape=_shapes(outlook, desired=news.fallback if news is not None else outlook.asked),
         gpus=GpuCount(
             serving=_gpus(outlook.serving),
             starting=_gpus(outlook.starting),
             draining=_gpus(outlook.draining),
+            budget=budget.max if budget is not None else None,
         ),
         variants=_variants(outlook),
         transition=decision.transition,
-        refused=decision.refused,
+        # What the planner asked for and was refused binds only the planner.
+        refused=decision.refused if news is None else None,
+        slo=outlook.autoscaling.slo,
+        decisions=outlook.autoscaling.decisions,
+        refused_shapes=refused_shapes(observed, news=news),
     )
 
 
@@ -66,12 +75,12 @@ def _model(outlook: Outlook) -> ModelStatus | None:
 
 
 def _summary(outlook: Outlook, *, conditions: tuple[Condition, ...]) -> Summary:
-    """The first latency class stands for all in the columns; until it is measured the figure is `-`."""
-    target = outlook.observed.service.spec.slo.targets().classes[0]
+    """The targets of the first latency class stand for all in the columns; not measured is `-`."""
+    columns = outlook.autoscaling.columns
     return Summary(
         replicas=f"{len(outlook.serving)}/{outlook.asked.replicas}",
-        time_to_first_token=f"-/{target.ttft_ms}ms",
-        time_per_output_token=f"-/{target.tpot_ms}ms",
+        time_to_first_token=columns.time_to_first_token,
+        time_per_output_token=columns.time_per_output_token,
         reason=_reason(outlook, conditions={one.type: one for one in conditions}),
     )
 
@@ -96,7 +105,7 @@ def _reason(outlook: Outlook, *, conditions: dict[str, Condition]) -> str:
     return ready.reason
 
 
-def _shapes(outlook: Outlook) -> Shapes:
+def _shapes(outlook: Outlook, *, desired: Shape) -> Shapes:
     current, asked = outlook.decision.roles.current, outlook.asked
     before = outlook.observed.status.shape if outlook.observed.status is not None else None
     serving = len(current.serving) if current is not None else 0
@@ -106,7 +115,7 @@ def _shapes(outlook: Outlook) -> Shapes:
         now = Shape(tensor_parallel_size=current.tensor_parallel_size, replicas=serving)
         if current.tensor_parallel_size == asked.tensor_parallel_size and serving >= asked.replicas:
             last_safe = asked
-    return Shapes(current=now, desired=asked, last_safe=last_safe)
+    return Shapes(current=now, desired=desired, last_safe=last_safe)
 
 
 def _variants(outlook: Outlook) -> tuple[VariantStatus, ...]:

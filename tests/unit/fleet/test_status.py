@@ -229,7 +229,7 @@ def test_modes_that_nothing_drives_say_so(mode: str) -> None:
     cluster.settle()
     status, reason, message = cluster.condition("ScalingActive")
     assert (status, reason) == ("False", "NotDriven")
-    assert "2 replicas" in message
+    assert "2×TP1" in message
 
 
 def test_the_status_of_an_unchanged_service_is_written_the_same(cluster: Cluster) -> None:
