@@ -126,6 +126,67 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     help="Where hf:// models are looked up; empty: nowhere.",
 )
 @click.option(
+    "--prometheus-url",
+    default="",
+    show_envvar=True,
+    help="Where metrics are read (Prometheus, Thanos, Mimir, VictoriaMetrics), with the prefix before "
+    "/api/v1. Empty: nothing is measured and nothing scales by itself.",
+)
+@click.option(
+    "--prometheus-bearer-token-file",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="File with the token for it.",
+)
+@click.option(
+    "--prometheus-ca-file",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Certificate authority of it. Not given: the system's.",
+)
+@click.option(
+    "--prometheus-certificate-file",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Client certificate for it.",
+)
+@click.option(
+    "--prometheus-key-file",
+    type=click.Path(path_type=Path),
+    show_envvar=True,
+    help="Key of the client certificate.",
+)
+@click.option(
+    "--prometheus-header",
+    "prometheus_headers",
+    type=KeyValue(),
+    multiple=True,
+    show_envvar=True,
+    help="Header of every query, such as X-Scope-OrgID=tenant (repeatable).",
+)
+@click.option(
+    "--prometheus-matcher",
+    "prometheus_matchers",
+    type=KeyValue(),
+    multiple=True,
+    show_envvar=True,
+    help="Label of every series of this cluster, where one endpoint has several (repeatable).",
+)
+@click.option(
+    "--metrics-window-seconds",
+    type=click.FloatRange(min=10),
+    default=60.0,
+    show_envvar=True,
+    help="Rates and percentiles are over this time: at least four scrapes.",
+)
+@click.option(
+    "--decision-period-seconds",
+    type=click.FloatRange(min=1),
+    default=15.0,
+    show_envvar=True,
+    help="The planner is asked this often.",
+)
+@click.option(
     "--resync-seconds",
     type=click.FloatRange(min=1),
     default=60.0,
@@ -151,6 +212,15 @@ def operator_command(
     prometheus_pod_labels: tuple[tuple[str, str], ...],
     pod_monitor_labels: tuple[tuple[str, str], ...],
     hub_endpoint: str,
+    prometheus_url: str,
+    prometheus_bearer_token_file: Path | None,
+    prometheus_ca_file: Path | None,
+    prometheus_certificate_file: Path | None,
+    prometheus_key_file: Path | None,
+    prometheus_headers: tuple[tuple[str, str], ...],
+    prometheus_matchers: tuple[tuple[str, str], ...],
+    metrics_window_seconds: float,
+    decision_period_seconds: float,
     resync_seconds: float,
 ) -> None:
     """Serve InferenceServices: watch them, and keep their pods, routers and policies as their specs say."""
@@ -160,6 +230,7 @@ def operator_command(
     from paceline.controller.logs import configure_logs
     from paceline.controller.process import OperatorProcess
     from paceline.controller.settings import OperatorSettings
+    from paceline.metrics import MetricsSettings, PrometheusSettings, Rules
 
     namespace = lease_namespace or _pod_namespace()
     if namespace is None:
@@ -184,6 +255,21 @@ def operator_command(
         lease=LeaseSettings(
             namespace=namespace, name=lease_name, identity=_identity(), duration_s=lease_duration_seconds
         ),
+        metrics=MetricsSettings(
+            prometheus=PrometheusSettings(
+                url=prometheus_url,
+                bearer_token_file=prometheus_bearer_token_file,
+                ca_file=prometheus_ca_file,
+                certificate_file=prometheus_certificate_file,
+                key_file=prometheus_key_file,
+                headers=dict(prometheus_headers),
+                matchers=dict(prometheus_matchers),
+            )
+            if prometheus_url
+            else None,
+            rules=Rules(window_s=metrics_window_seconds),
+        ),
+        decision_period_s=decision_period_seconds,
         namespaces=namespaces,
         kubeconfig=kubeconfig,
         metrics_host=metrics_host,

@@ -66,6 +66,12 @@ class Instruments:
         self.watch_events = Counter(
             "paceline_operator_watch_events_total", "Watch events received.", ["kind"], registry=self.registry
         )
+        self.decision_tick_s = Histogram(
+            "paceline_operator_decision_tick_seconds",
+            "One look at the metrics of all services, with the decisions that follow.",
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30),
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "paceline_operator_leader", "1 in the process that holds the lease.", registry=self.registry
         )
@@ -73,6 +79,10 @@ class Instruments:
     def count_services(self, by_ready: Callable[[], Mapping[str, int]]) -> None:
         """`by_ready` is asked at every scrape: status of the Ready condition -> number of services."""
         self.registry.register(_Services(by_ready))
+
+    def add(self, collector: Collector) -> None:
+        """Series that somebody else keeps, asked at every scrape."""
+        self.registry.register(collector)
 
 
 class _Services(Collector):

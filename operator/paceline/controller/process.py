@@ -4,6 +4,7 @@ command line.
     start ── health port ── lease acquired ── cache filled ──┬── watches (kopf)
                                                              ├── workers: queue -> reconciler
                                                              ├── sweeps, events
+                                                             ├── decision loop, requests of all pods
                                                              └── lease renewals
     SIGTERM: no new work, what runs may end, lease released, exit 0. Lease lost: exit at once, nothing more
     is written.
@@ -21,10 +22,14 @@ from typing import NoReturn
 
 import structlog
 
+from paceline.controller.advice_book import AdviceBook
 from paceline.controller.api_client import ApiClient
 from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.conflict_book import ConflictBook
 from paceline.controller.connection import Connection
+from paceline.controller.decision_loop import DecisionLoop
+from paceline.controller.decision_metrics import DecisionMetrics
+from paceline.controller.decision_store import DecisionStore
 from paceline.controller.errors import FenceLost
 from paceline.controller.event_recorder import EventRecorder
 from paceline.controller.facts import FactsSource
@@ -32,7 +37,9 @@ from paceline.controller.fence import Fence
 from paceline.controller.instruments import Instruments
 from paceline.controller.lease import Lease
 from paceline.controller.ops_server import OpsServer
+from paceline.controller.planners import Planners
 from paceline.controller.pod_info import PodInfoSource
+from paceline.controller.pod_requests import PodRequests
 from paceline.controller.reconciler import Reconciler
 from paceline.controller.resources import POD_MONITOR
 from paceline.controller.settings import OperatorSettings
@@ -44,6 +51,7 @@ from paceline.controller.work_queue import ServiceKey, WorkQueue
 from paceline.controller.workers import Workers
 from paceline.controller.writer import Writer
 from paceline.fleet import Settings as FleetSettings
+from paceline.metrics import MetricsSource
 
 log = structlog.get_logger()
 
@@ -63,6 +71,8 @@ class OperatorProcess:
         self._fence = Fence()
         self._cache = ClusterCache()
         self._queue = WorkQueue()
+        self._decision_metrics = DecisionMetrics()
+        self._instruments.add(self._decision_metrics)
         self._stop = asyncio.Event()
         self._leading = False
         self._instruments.count_services(self._cache.count_by_ready)
@@ -141,24 +151,42 @@ class OperatorProcess:
             hub_endpoint=self._settings.hub_endpoint,
             on_news=lambda key: self._queue.add(key, urgent=True),
         )
+        advice = AdviceBook()
+        writer = Writer(
+            client,
+            cache=self._cache,
+            conflicts=conflicts,
+            turnstile=turnstile,
+            instruments=self._instruments,
+        )
         reconciler = Reconciler(
             cache=self._cache,
             conflicts=conflicts,
-            writer=Writer(
-                client,
-                cache=self._cache,
-                conflicts=conflicts,
-                turnstile=turnstile,
-                instruments=self._instruments,
-            ),
+            writer=writer,
             status_writer=StatusWriter(
                 client, cache=self._cache, turnstile=turnstile, instruments=self._instruments
             ),
             events=events,
             facts=facts,
             pod_infos=infos,
+            advice=advice,
             instruments=self._instruments,
             settings=lambda: self._fleet_settings(sweep),
+        )
+        requests = PodRequests(client, connection)
+        source = MetricsSource(self._settings.metrics)
+        decisions = DecisionLoop(
+            cache=self._cache,
+            looks=reconciler,
+            source=source,
+            planners=Planners(),
+            requests=requests,
+            advice=advice,
+            store=DecisionStore(writer, cache=self._cache),
+            metrics=self._decision_metrics,
+            instruments=self._instruments,
+            wanted=self._want,
+            period_s=self._settings.decision_period_s,
         )
         watching = asyncio.create_task(self._watch(connection, sweep), name="watch")
         others = [
@@ -170,6 +198,8 @@ class OperatorProcess:
             ),
             asyncio.create_task(sweep.run(), name="sweep"),
             asyncio.create_task(events.run(), name="events"),
+            asyncio.create_task(requests.run(), name="requests of all pods"),
+            asyncio.create_task(decisions.run(), name="decisions"),
         ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -185,6 +215,7 @@ class OperatorProcess:
             for task in (watching, *others, stopping):
                 task.cancel()
             await asyncio.wait({watching, *others}, timeout=STOP_S)
+            await source.close()
             await infos.close()
             await facts.close()
 

@@ -18,6 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from paceline.api import InferenceService, InferenceServiceStatus
+from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.conflict_book import ConflictBook
 from paceline.controller.errors import ApiError, FenceLost, Rejected
@@ -66,6 +67,7 @@ class Reconciler:
         events: EventRecorder,
         facts: FactsSource,
         pod_infos: PodInfoSource,
+        advice: AdviceBook,
         instruments: Instruments,
         settings: Callable[[], Settings],
     ) -> None:
@@ -76,6 +78,7 @@ class Reconciler:
         self._events = events
         self._facts = facts
         self._pod_infos = pod_infos
+        self._advice = advice
         self._instruments = instruments
         self._settings = settings
         self._parsed: dict[ServiceKey, tuple[str, int, InferenceService]] = {}
@@ -84,6 +87,7 @@ class Reconciler:
         """The service is gone; its children go by their owner references."""
         self._parsed.pop(key, None)
         self._conflicts.forget(key)
+        self._advice.forget(key)
         self._cache.forget_unlabelled(key)
 
     async def run(self, key: ServiceKey, *, urgent_done: Callable[[], None]) -> Result:
@@ -110,6 +114,21 @@ class Reconciler:
         return await self._carry_out(key, raw, what, status=status, urgent_done=urgent_done)
 
     # observing
+
+    def look(self, key: ServiceKey) -> Observed | None:
+        """What a plan would be made from now. None where there is no plan to make: the service is gone, its
+        spec is refused, or its facts are still on their way."""
+        raw = self._cache.service(key)
+        if raw is None or raw["metadata"].get("deletionTimestamp"):
+            return None
+        try:
+            service, status = self._parse(key, raw)
+        except ValidationError:
+            return None
+        facts = self._facts.lookup(key, service)
+        if facts.pending_s is not None:
+            return None
+        return self._observe(key, raw, service=service, status=status, facts=facts.facts)
 
     def _parse(
         self, key: ServiceKey, raw: dict[str, Any]
@@ -149,6 +168,7 @@ class Reconciler:
             nodes=self._cache.nodes(),
             conflicts=self._conflicts.of(key),
             facts=facts,
+            advice=self._advice.of(key),
         )
 
     # doing

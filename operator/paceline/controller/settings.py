@@ -8,12 +8,14 @@ from pathlib import Path
 
 from paceline.controller.lease import LeaseSettings
 from paceline.fleet import Settings as FleetSettings
+from paceline.metrics import MetricsSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorSettings:
     fleet: FleetSettings
     lease: LeaseSettings
+    metrics: MetricsSettings
     namespaces: tuple[str, ...] = ()
     """Where services are served; empty means everywhere."""
 
@@ -28,6 +30,10 @@ class OperatorSettings:
     resync_s: float = 60.0
     """Every service is looked at this often though nothing was heard: deadlines, lost events, our own
     faults."""
+
+    decision_period_s: float = 15.0
+    """Between two looks at the metrics: three scrapes of a PodMonitor's default, and as often as vLLM's own
+    figures mean something."""
 
     width: int = 8
     """Urgent requests to the API server at a time. More only makes each slower on a small control plane."""

@@ -55,11 +55,16 @@ _WARNINGS: frozenset[tuple[ConditionType, ConditionStatus]] = frozenset(
         ("SLOMet", "False"),
     }
 )
+_NO_NEWS = frozenset({"NotConfigured"})
+"""Of the whole installation, not of a service."""
+
 _WARNING_REASONS = frozenset({"NameTaken", "ReadyDeadlineExceeded", "StartFailed"})
 
 
 def _event(word: Word, *, old: Condition | None) -> Event | None:
     if old is not None and (old.status, old.reason) == (word.status, word.reason):
+        return None
+    if word.reason in _NO_NEWS:
         return None
     if (word.type, word.status) in _WARNINGS or word.reason in _WARNING_REASONS:
         if word.type != "Ready":

@@ -68,7 +68,8 @@ def _of_growth(observed: Observed, *, situation: Situation, decision: Decision) 
                 lost, why = lost + 1, pod.unschedulable_message or ""
         elif now_s - pod.created_at_s >= situation.ready_deadline_s and pod.ready_since_s is None:
             lost, reason, why = lost + 1, DEADLINE_EXCEEDED, pod.why_not_ready or ""
-    replicas = max(asked.replicas - lost, bounds.min if bounds is not None else 1)
+    # Of the pods that are there: the next plan sees the same ones, until the count has been lowered.
+    replicas = max(len(current.live) - lost, bounds.min if bounds is not None else 1)
     if not lost or replicas >= asked.replicas or not current.serving:
         return None
     message = f"{lost} of {asked.replicas} pods found no place or were not Ready in time: {why}"

@@ -21,6 +21,7 @@ from tests.integration.apiserver.conftest import Create, minimal
 pytestmark = pytest.mark.apiserver
 
 ABSENT = object()
+LATER = "2099-01-01T00:00:00Z"
 HUB = {"spec.model.uri": "hf://org/name@main"}
 SHORT = {
     "name": "short",
@@ -268,6 +269,56 @@ SCALING = [
         {"spec.scaling.gpuBudget": {"max": 8}, "spec.accelerator": {"resourceName": "cpu"}},
         field="spec.scaling.gpuBudget",
         says="leave it out",
+    ),
+    bad(
+        "auto-without-a-limit",
+        {"spec.scaling": {"mode": "Auto", "replicas": 1, "tensorParallelSize": 1}},
+        field="spec.scaling.replicaBounds",
+        says="write replicaBounds.max, or gpuBudget.max",
+    ),
+    bad(
+        "override-outside-of-the-bounds",
+        {
+            **HUB,
+            "spec.scaling.replicaBounds": {"max": 4},
+            "spec.scaling.override": {"replicas": 5, "tensorParallelSize": 4, "expiresAt": LATER},
+        },
+        field="spec.scaling.override.replicas",
+        says="write a number within them, or widen them",
+    ),
+    bad(
+        "override-to-a-tp-that-is-not-allowed",
+        {
+            **HUB,
+            "spec.scaling": {
+                "replicas": 1,
+                "tensorParallelSize": 4,
+                "allowedTensorParallelSizes": [4, 8],
+                "override": {"replicas": 1, "tensorParallelSize": 2, "expiresAt": LATER},
+            },
+        },
+        field="spec.scaling.override.tensorParallelSize",
+        says="write one of those, or add it there",
+    ),
+    bad(
+        "override-over-the-budget",
+        {
+            **HUB,
+            "spec.scaling": {
+                "replicas": 1,
+                "tensorParallelSize": 4,
+                "gpuBudget": {"max": 8},
+                "override": {"replicas": 3, "tensorParallelSize": 4, "expiresAt": LATER},
+            },
+        },
+        field="spec.scaling.override",
+        says="write fewer of them, or a larger budget",
+    ),
+    bad(
+        "override-without-an-end",
+        {"spec.scaling.override": {"replicas": 1, "tensorParallelSize": 1, "expiresAt": "tomorrow"}},
+        field="spec.scaling.override.expiresAt",
+        says="date-time",
     ),
     bad(
         "pending-longer-than-ready",

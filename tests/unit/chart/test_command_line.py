@@ -26,6 +26,15 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
         "prometheus.podLabels.app=thanos",
         "prometheus.namespaceLabels.kubernetes\\.io/metadata\\.name=monitoring",
         "podMonitor.labels.release=stack",
+        "prometheus.url=https://metrics.example/prom",
+        "prometheus.bearerTokenSecret.name=token",
+        "prometheus.tlsSecret.name=tls",
+        "prometheus.tlsSecret.ca=true",
+        "prometheus.tlsSecret.clientCertificate=true",
+        "prometheus.headers.X-Scope-OrgID=team",
+        "prometheus.matchers.cluster=eu-1",
+        "decisions.periodSeconds=5",
+        "decisions.metricsWindowSeconds=30",
     )
     assert params["runtime_image_gpu"] == "docker.io/paceline/runtime-gpu:dev"
     assert params["runtime_image_cpu"] == "docker.io/paceline/runtime-cpu:dev"
@@ -40,6 +49,14 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
     }
     assert params["prometheus_namespace_labels"] == (("kubernetes.io/metadata.name", "monitoring"),)
     assert params["pod_monitor_labels"] == (("release", "stack"),)
+    assert params["prometheus_url"] == "https://metrics.example/prom"
+    assert str(params["prometheus_bearer_token_file"]) == "/etc/paceline/prometheus-token/token"
+    assert str(params["prometheus_ca_file"]) == "/etc/paceline/prometheus-tls/ca.crt"
+    assert str(params["prometheus_certificate_file"]) == "/etc/paceline/prometheus-tls/tls.crt"
+    assert str(params["prometheus_key_file"]) == "/etc/paceline/prometheus-tls/tls.key"
+    assert params["prometheus_headers"] == (("X-Scope-OrgID", "team"),)
+    assert params["prometheus_matchers"] == (("cluster", "eu-1"),)
+    assert (params["decision_period_seconds"], params["metrics_window_seconds"]) == (5, 30)
 
 
 def test_a_hub_can_be_switched_off(render: Render) -> None:

@@ -29,6 +29,11 @@ EVERYTHING = (
     "podMonitor.enabled=true",
     "podMonitor.labels.release=kube-prometheus-stack",
     "prometheus.namespaceLabels.kubernetes\\.io/metadata\\.name=monitoring",
+    "prometheus.url=https://prometheus.monitoring.svc:9090",
+    "prometheus.bearerTokenSecret.name=prometheus-token",
+    "prometheus.tlsSecret.name=prometheus-tls",
+    "prometheus.tlsSecret.ca=true",
+    "prometheus.headers.X-Scope-OrgID=team",
 )
 
 

@@ -39,7 +39,7 @@ MISTAKES = {
     "crds-are-always-kept": ("crds.keep=false", "/crds"),
     "unit-not-in-the-name": ("podMonitor.interval=15s", "/podMonitor"),
     "no-pause": ("podMonitor.intervalSeconds=0", "/podMonitor/intervalSeconds"),
-    "nothing-is-accepted-and-ignored": ("prometheus.url=http://p", "/prometheus"),
+    "nothing-is-accepted-and-ignored": ("prometheus.address=http://p", "/prometheus"),
 }
 """what is wrong -> (setting, the place that the refusal must name)"""
 

@@ -7,6 +7,7 @@ from paceline.controller.instruments import Instruments
 NAMES = {
     "paceline_operator_api_requests_total": "counter",
     "paceline_operator_conflicts_total": "counter",
+    "paceline_operator_decision_tick_seconds": "histogram",
     "paceline_operator_events_dropped_total": "counter",
     "paceline_operator_leader": "gauge",
     "paceline_operator_plan_seconds": "histogram",

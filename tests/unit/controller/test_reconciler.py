@@ -9,6 +9,7 @@ import pytest
 
 from paceline.api import InferenceServiceStatus
 from paceline.controller import reconciler as module
+from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.conflict_book import ConflictBook
 from paceline.controller.errors import FenceLost, Unavailable
@@ -120,6 +121,7 @@ async def _run(
         events=cast(Any, hands),
         facts=cast(Any, Unknown()),
         pod_infos=cast(Any, Unknown()),
+        advice=AdviceBook(),
         instruments=Instruments(),
         settings=lambda: SETTINGS,
     )

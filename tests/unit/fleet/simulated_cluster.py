@@ -14,6 +14,7 @@ from typing import Any
 
 from paceline.api import InferenceService, InferenceServiceStatus
 from paceline.fleet import Apply, Delete, Node, Observed, Plan, Pod, ServiceMeta, Settings, plan
+from paceline.fleet.advice import Advice
 from paceline.fleet.timestamps import rfc3339
 from tests.unit.fleet.services import NOW_S, SETTINGS, manifest, merged
 
@@ -30,6 +31,7 @@ class Cluster:
         self.nodes: dict[str, Raw] = {}
         self.router_holds_still = False
         self.counter = 100
+        self.advice: Advice | None = None
         for name in ("node-a", "node-b"):
             self.add_node(name)
 
@@ -46,7 +48,10 @@ class Cluster:
         self.nodes[name] = {
             "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
             "spec": {},
-            "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+            "status": {
+                "allocatable": {"nvidia.com/gpu": "8"},
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
         }
 
     def cordon(self, name: str, *, on: bool = True) -> None:
@@ -83,6 +88,7 @@ class Cluster:
             children=copy.deepcopy(self.children),
             pods=tuple(Pod.parse(copy.deepcopy(pod)) for pod in self.pods.values()),
             nodes=tuple(Node.parse(node) for node in self.nodes.values()),
+            advice=self.advice,
         )
 
     def plan(self) -> Plan:

@@ -1,0 +1,319 @@
+"""The closed loop's clock: every period it reads the metrics of all services, asks the planner, and hands the
+fleet an advice. Run by `process`; one loop for all services, no timer of kopf's (those add finalizers).
+
+    metrics ──> Observation ──> Planner.decide ──> Advice ──> reconciler ──> status, then engines
+                    ^                 │
+    cache, pod requests, start times  └──> Kept (ConfigMap NAME-decisions), paceline_decision_*
+
+It writes nothing that moves a service: the reconciler does, compare-and-swap, from the advice and what it
+sees then. So a decision is at most a wish, and one that comes too late is not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from paceline.api import Shape
+from paceline.controller import planning
+from paceline.controller.advice_book import AdviceBook
+from paceline.controller.cluster_cache import ClusterCache
+from paceline.controller.decision_metrics import DecisionMetrics, ServiceFigures
+from paceline.controller.decision_record import plain_state, record_of, state_of
+from paceline.controller.decision_store import DecisionStore
+from paceline.controller.errors import FenceLost
+from paceline.controller.instruments import Instruments
+from paceline.controller.planners import Planners
+from paceline.controller.pod_requests import PodRequests
+from paceline.controller.start_times import StartTimes
+from paceline.controller.work_queue import ServiceKey
+from paceline.fleet import Observed
+from paceline.fleet.advice import Advice, Choice
+from paceline.fleet.roles import is_active
+from paceline.fleet.shape import active_override, standing_shape
+from paceline.fleet.variant import observed_variants
+from paceline.metrics import ClusterFacts, MetricsSource, ServiceFacts, ServiceMetrics, observe
+from paceline.planner import Decision, Observation, PlannerState, Quantiles
+
+log = structlog.get_logger()
+
+FIRST_AFTER_S = 1.0
+"""The reconciler looks at every service first: its facts are then on their way."""
+
+
+class Looks(Protocol):
+    """The reconciler, as far as the loop needs it."""
+
+    def look(self, key: ServiceKey) -> Observed | None: ...
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What the loop remembers of one service between two looks."""
+
+    state: PlannerState = field(default_factory=PlannerState)
+    looked_s: float | None = None
+    last: Choice | None = None
+
+
+class DecisionLoop:
+    def __init__(
+        self,
+        *,
+        cache: ClusterCache,
+        looks: Looks,
+        source: MetricsSource,
+        planners: Planners,
+        requests: PodRequests,
+        advice: AdviceBook,
+        store: DecisionStore,
+        metrics: DecisionMetrics,
+        instruments: Instruments,
+        wanted: Callable[[ServiceKey, bool], None],
+        period_s: float,
+    ) -> None:
+        self._cache = cache
+        self._looks = looks
+        self._source = source
+        self._planners = planners
+        self._requests = requests
+        self._advice = advice
+        self._store = store
+        self._metrics = metrics
+        self._instruments = instruments
+        self._wanted = wanted
+        self._period_s = period_s
+        self._start_times = StartTimes()
+        self._memory: dict[ServiceKey, _Memory] = {}
+
+    async def run(self) -> None:
+        """Decide for ever."""
+        await asyncio.sleep(FIRST_AFTER_S)
+        loop = asyncio.get_running_loop()
+        while True:
+            started_s = loop.time()
+            try:
+                await self.tick()
+            except FenceLost:
+                raise
+            except Exception:
+                # No advice is an old advice: the shapes stay. The next tick tries again.
+                log.exception("a look at the metrics broke")
+            took_s = loop.time() - started_s
+            self._instruments.decision_tick_s.observe(took_s)
+            await asyncio.sleep(max(self._period_s - took_s, self._period_s / 10))
+
+    async def tick(self) -> None:
+        """One look at every service."""
+        keys = list(self._cache.services())
+        self._forget_all_but(set(keys))
+        seen = {key: observed for key in keys if (observed := self._looks.look(key)) is not None}
+        if not seen:
+            return
+        facts = {
+            key: ServiceFacts(pods=observed.pods, load_must_be_known=_decides(observed))
+            for key, observed in seen.items()
+        }
+        found = await self._source.collect(facts)
+        for key, metrics in found.items():
+            # Again: the metrics may have taken seconds, and the cluster has gone on.
+            observed = self._looks.look(key)
+            if observed is None:
+                continue
+            try:
+                await self._one(key, observed, metrics)
+            except FenceLost:
+                raise
+            except Exception:
+                # A fault of ours in one service must not stop the others.
+                log.exception("a decision broke", service=key.name, namespace=key.namespace)
+
+    async def _one(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics) -> None:
+        memory = self._recall(key, observed)
+        self._start_times.hear(key, observed.pods)
+        standing = standing_shape(observed, observed_variants(observed))
+        decision: Decision | None = None
+        choice: Choice | None = None
+        if _decides(observed) and standing is not None:
+            decision = await self._decide(key, observed, metrics, standing=standing, memory=memory)
+            choice = planning.choice_of(decision, seen=standing) if decision is not None else None
+        scaling = observed.service.spec.scaling
+        size = standing.tensor_parallel_size if standing is not None else scaling.tensor_parallel_size
+        advice = Advice(
+            made_at_s=observed.now_s,
+            generation=observed.meta.generation,
+            metrics=planning.metrics_word(metrics),
+            measured=planning.measured(
+                observed.service, metrics, size=size, budget_remaining=None, burn_rates=()
+            ),
+            choice=choice,
+        )
+        self._count(key, observed, metrics, decision=decision, advice=advice, size=size)
+        is_news = self._advice.put(key, advice)
+        if is_news or (choice is not None and choice.shape != standing):
+            self._wanted(key, choice is not None and choice.shape != standing)
+
+    async def _decide(
+        self,
+        key: ServiceKey,
+        observed: Observed,
+        metrics: ServiceMetrics,
+        *,
+        standing: Shape,
+        memory: _Memory,
+    ) -> Decision | None:
+        planner = self._planners.of(observed)
+        if planner is None:
+            return None
+        observation = self._observation(key, observed, metrics, standing=standing, sizes=planner.sizes)
+        before = memory.state
+        decision = await asyncio.to_thread(planner.decide, observation, before)
+        memory.state = decision.state
+        choice = planning.choice_of(decision, seen=standing)
+        record = None
+        if _is_another(choice, memory.last):
+            mode = observed.service.spec.scaling.mode
+            record = record_of(decision, observation=observation, mode=mode, state=before)
+            log.info(
+                "decision",
+                service=key.name,
+                namespace=key.namespace,
+                mode=mode,
+                replicas=choice.shape.replicas,
+                tensor_parallel_size=choice.shape.tensor_parallel_size,
+                before=f"{standing.replicas}xTP{standing.tensor_parallel_size}",
+                reason=choice.reason,
+                limit=choice.limit,
+                feasible=choice.feasible,
+                message=choice.message,
+            )
+        memory.last = choice
+        await self._store.keep(
+            key, observed.meta, record=record, state=self._to_keep(key, memory, self._metrics.of(key))
+        )
+        return decision
+
+    def _observation(
+        self,
+        key: ServiceKey,
+        observed: Observed,
+        metrics: ServiceMetrics,
+        *,
+        standing: Shape,
+        sizes: tuple[int, ...],
+    ) -> Observation:
+        transition = observed.status.transition if observed.status is not None else None
+        allowed = planning.allowed_sizes(observed, timed=sizes, current=standing.tensor_parallel_size)
+        return observe(
+            metrics,
+            now_s=observed.now_s,
+            goal=planning.goal_of(observed, sizes=allowed),
+            cluster=ClusterFacts(
+                pods=observed.pods,
+                nodes=planning.inventory(
+                    observed, requested=self._requests.by_node(), own=self._own_requests(observed)
+                ),
+                start_times=self._start_times.of(key),
+                current=planning.planner_shape(standing),
+                changing=is_active(transition),
+                refused=planning.refused_shapes(observed),
+            ),
+        )
+
+    def _own_requests(self, observed: Observed) -> Mapping[str, Mapping[str, float]]:
+        """GPUs that pods of ours hold, by node: all that is known where other pods may not be listed."""
+        name = observed.service.spec.accelerator.resource_name
+        held: dict[str, dict[str, float]] = {}
+        for key in self._cache.services():
+            for pod in self._cache.pods(key):
+                if pod.node is not None and not pod.finished:
+                    of_node = held.setdefault(pod.node, {})
+                    of_node[name] = of_node.get(name, 0.0) + pod.gpus
+        return held
+
+    # memory
+
+    def _recall(self, key: ServiceKey, observed: Observed) -> _Memory:
+        kept, is_read = self._store.of(key, observed.meta)
+        memory = self._memory.get(key)
+        if memory is not None and not is_read:
+            return memory
+        memory = self._memory[key] = _Memory()
+        if is_read and kept.state:
+            memory.state = state_of(kept.state.get("planner")) or PlannerState()
+            self._start_times.restore(key, kept.state.get("startSeconds") or {})
+            figures, spent = self._metrics.of(key), kept.state.get("gpuSeconds") or {}
+            figures.gpu_seconds = float(spent.get("held", 0.0))
+            figures.saved_gpu_seconds = float(spent.get("saved", 0.0))
+            figures.peak_gpus = int(spent.get("peak", 0))
+        return memory
+
+    def _to_keep(self, key: ServiceKey, memory: _Memory, figures: ServiceFigures) -> dict[str, object]:
+        return {
+            "planner": plain_state(memory.state),
+            "startSeconds": self._start_times.seconds(key),
+            "gpuSeconds": {
+                "held": round(figures.gpu_seconds),
+                "saved": round(figures.saved_gpu_seconds),
+                "peak": figures.peak_gpus,
+            },
+        }
+
+    def _forget_all_but(self, keys: set[ServiceKey]) -> None:
+        for gone in self._memory.keys() - keys:
+            del self._memory[gone]
+            self._store.forget(gone)
+            self._start_times.forget(gone)
+            self._advice.forget(gone)
+        self._metrics.keep_only(keys)
+
+    # figures
+
+    def _count(
+        self,
+        key: ServiceKey,
+        observed: Observed,
+        metrics: ServiceMetrics,
+        *,
+        decision: Decision | None,
+        advice: Advice,
+        size: int,
+    ) -> None:
+        memory, figures = self._memory[key], self._metrics.of(key)
+        now_s = time.monotonic()
+        if memory.looked_s is not None:
+            held = sum(pod.gpus for pod in observed.pods if not pod.finished)
+            figures.spend(held, now_s - memory.looked_s)
+        memory.looked_s = now_s
+        figures.mode, figures.decision = observed.service.spec.scaling.mode, decision
+        if decision is not None:
+            figures.decisions[decision.reason] = figures.decisions.get(decision.reason, 0) + 1
+        figures.attainment = advice.measured.attainment
+        figures.budget_remaining = advice.measured.budget_remaining
+        figures.burn_rates = {str(one.window_seconds): float(one.value) for one in advice.measured.burn_rates}
+        engines = metrics.engines.get(size)
+        figures.measured = {
+            **_quantiles("ttft", metrics.client_time_to_first_token),
+            **(_quantiles("tpot", engines.time_per_output_token) if engines is not None else {}),
+        }
+
+
+def _decides(observed: Observed) -> bool:
+    spec = observed.service.spec
+    return spec.scaling.mode != "Manual" and not spec.paused and active_override(observed) is None
+
+
+def _is_another(choice: Choice, last: Choice | None) -> bool:
+    if last is None or choice.shape != last.shape or choice.shape != choice.seen:
+        return last is None or (choice.shape, choice.seen) != (last.shape, last.seen)
+    return (choice.limit, choice.feasible) != (last.limit, last.feasible)
+
+
+def _quantiles(figure: str, quantiles: Quantiles) -> dict[tuple[str, str], float]:
+    found = {"0.5": quantiles.p50_s, "0.95": quantiles.p95_s, "0.99": quantiles.p99_s}
+    return {(figure, quantile): value.fresh for quantile, value in found.items() if value.fresh is not None}

@@ -1,0 +1,142 @@
+"""Between the planner's words and the fleet's: goal and inventory out, advice back. Pure; the decision loop
+calls it.
+
+The fleet knows no planner and the planner no Kubernetes: this is the only file that knows both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paceline.api import BurnRate, InferenceService, Shape
+from paceline.fleet import Observed
+from paceline.fleet.advice import Choice, Measured, MetricsWord
+from paceline.fleet.feasibility import known_facts, refusal_before_start
+from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.shape import refused_now
+from paceline.metrics import ServiceMetrics
+from paceline.planner import Decision, Goal, NodeGpus, Quantiles
+from paceline.planner import Shape as PlannerShape
+from paceline_core.fit import possible_tensor_parallel_sizes
+
+MAX_REPLICAS = 1000
+"""Where the spec has no bounds: the inventory and the budget limit."""
+
+VLLM_BATCHED_TOKENS = 8192
+"""vLLM's own choice on the GPUs of the tables where `spec.runtime.maxBatchedTokens` is absent (0.32, V1
+engine, API server)."""
+
+
+def goal_of(observed: Observed, *, sizes: tuple[int, ...]) -> Goal:
+    service = observed.service
+    scaling, transition, runtime = service.spec.scaling, service.spec.transition, service.spec.runtime
+    bounds, budget = scaling.replica_bounds, scaling.gpu_budget
+    return Goal(
+        targets=service.spec.slo.targets(),
+        objective=float(service.spec.slo.objective_percent) / 100,
+        allowed_tensor_parallel_sizes=sizes,
+        min_replicas=bounds.min if bounds is not None else 1,
+        max_replicas=bounds.max if bounds is not None else MAX_REPLICAS,
+        max_gpus=budget.max if budget is not None else None,
+        spare_replicas=scaling.spare_replicas,
+        scale_down_stabilization_s=float(scaling.scale_down.stabilization_seconds),
+        min_dwell_s=float(transition.min_dwell_seconds),
+        max_sequences=runtime.max_sequences,
+        max_batched_tokens=runtime.max_batched_tokens or VLLM_BATCHED_TOKENS,
+    )
+
+
+def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -> tuple[int, ...]:
+    """Tensor-parallel sizes that the spec allows, the checkpoint can be split into, and `timed` knows.
+
+    The current one is always among them: to stay must be a choice."""
+    scaling = observed.service.spec.scaling
+    emulated = observed.service.spec.runtime.emulation is not None
+    facts = known_facts(observed)
+    possible: tuple[int, ...] = ()
+    if scaling.allowed_tensor_parallel_sizes:
+        possible = scaling.allowed_tensor_parallel_sizes
+    elif emulated:
+        possible = timed
+    elif facts is not None:
+        possible = possible_tensor_parallel_sizes(facts)
+    if observed.service.spec.accelerator.resource_name.startswith("nvidia.com/mig-"):
+        possible = (1,)
+    fits = (
+        size
+        for size in possible
+        if size in timed and refusal_before_start(observed, tensor_parallel_size=size) is None
+    )
+    return tuple(sorted({current, *fits}))
+
+
+def inventory(
+    observed: Observed, *, requested: Mapping[str, Amounts] | None, own: Mapping[str, Amounts]
+) -> tuple[NodeGpus, ...]:
+    """`requested` is what all pods of the cluster hold; unknown, what ours hold has to do: then a pod may
+    stay Pending for somebody else's GPUs, and is withdrawn."""
+    found: tuple[Room, ...] = rooms(
+        observed.service, nodes=observed.nodes, requested=own if requested is None else requested
+    )
+    return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
+
+
+def refused_shapes(observed: Observed) -> tuple[PlannerShape, ...]:
+    return tuple(planner_shape(one) for one in refused_now(observed))
+
+
+def planner_shape(shape: Shape) -> PlannerShape:
+    return PlannerShape(tensor_parallel_size=shape.tensor_parallel_size, replicas=shape.replicas)
+
+
+def fleet_shape(shape: PlannerShape) -> Shape:
+    return Shape(tensor_parallel_size=shape.tensor_parallel_size, replicas=shape.replicas)
+
+
+def choice_of(decision: Decision, *, seen: Shape) -> Choice:
+    return Choice(
+        seen=seen,
+        shape=fleet_shape(decision.shape),
+        reason=decision.reason,
+        message=decision.message,
+        limit=None if decision.limit == "None" else decision.limit,
+        feasible=decision.feasible,
+        predicted_attainment=decision.predicted.attainment if decision.predicted is not None else None,
+    )
+
+
+def metrics_word(metrics: ServiceMetrics) -> MetricsWord:
+    available = metrics.availability
+    return MetricsWord(
+        usable=available.available is True or metrics.source == "Pods",
+        status="Unknown" if available.available is None else "True" if available.available else "False",
+        reason=available.reason,
+        message=available.message,
+    )
+
+
+def measured(
+    service: InferenceService,
+    metrics: ServiceMetrics,
+    *,
+    size: int,
+    budget_remaining: float | None,
+    burn_rates: tuple[BurnRate, ...],
+) -> Measured:
+    """Latency by the percentile that the objective stands for: of an objective of 99 %, the slowest 1 %."""
+    objective = float(service.spec.slo.objective_percent)
+    engines = metrics.engines.get(size)
+    attainment = metrics.attainment
+    return Measured(
+        attainment=attainment.fresh,
+        samples=int(attainment.samples) if attainment.samples is not None else None,
+        budget_remaining=budget_remaining,
+        burn_rates=burn_rates,
+        time_to_first_token_s=_at(metrics.client_time_to_first_token, objective),
+        time_per_output_token_s=_at(engines.time_per_output_token, objective) if engines else None,
+    )
+
+
+def _at(quantiles: Quantiles, objective_percent: float) -> float | None:
+    figure = quantiles.p99_s if objective_percent >= 97 else quantiles.p95_s
+    return figure.fresh
