@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = ("api-docs", "crds", "operator", "serve")
+COMMANDS: Final = ("api-docs", "crds", "explain", "operator", "serve", "top")
 
 
 class _Commands(click.Group):

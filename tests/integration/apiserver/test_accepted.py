@@ -139,7 +139,8 @@ def test_nothing_is_filled_into_a_status_that_nobody_wrote(create: Create) -> No
 
 @pytest.mark.parametrize("mode", ["Manual", "Auto", "Advisory"])
 def test_all_three_modes_are_accepted(create: Create, mode: str) -> None:
-    create(minimal(scaling={"mode": mode, "replicas": 1, "tensorParallelSize": 1}))
+    scaling = {"mode": mode, "replicas": 1, "tensorParallelSize": 1, "replicaBounds": {"max": 4}}
+    create(minimal(scaling=scaling))
 
 
 @pytest.mark.parametrize(
