@@ -209,7 +209,7 @@ async def test_the_planner_sees_goal_fleet_and_what_others_hold() -> None:
 async def test_without_the_other_pods_requests_our_own_are_subtracted() -> None:
     stage = Stage()
     stage.requests = None
-    stage.cache.pods = lambda _: stage.cluster.observe().pods  # type: ignore[method-assign]
+    stage.cache.pods = lambda _: stage.cluster.observe().pods  # type: ignore[method-assign, assignment]
     await stage.tick()
     assert sum(one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
 
