@@ -28,20 +28,23 @@ from paceline.controller.decision_record import plain_state, record_of, state_of
 from paceline.controller.decision_store import DecisionStore
 from paceline.controller.errors import FenceLost
 from paceline.controller.instruments import Instruments
-from paceline.controller.planners import Planners
+from paceline.controller.planners import Planners, SizedPlanner
 from paceline.controller.pod_requests import PodRequests
 from paceline.controller.start_times import StartTimes
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.advice import Advice, Choice
-from paceline.fleet.roles import is_active
-from paceline.fleet.shape import active_override, standing_shape
+from paceline.fleet.shape import standing_shape
 from paceline.fleet.variant import observed_variants
-from paceline.metrics import ClusterFacts, MetricsSource, ServiceFacts, ServiceMetrics, observe
-from paceline.planner import Decision, Observation, PlannerState, Quantiles
+from paceline.metrics import MetricsSource, ServiceFacts, ServiceMetrics
+from paceline.planner import Decision, PlannerState, Quantiles
 
 log = structlog.get_logger()
 
+NO_TIMING = (
+    "no step times are known of this model on this GPU. Write mode: Manual, or serve a model that has a table "
+    "(docs/autoscaling.md)."
+)
 FIRST_AFTER_S = 1.0
 """The reconciler looks at every service first: its facts are then on their way."""
 
@@ -116,7 +119,7 @@ class DecisionLoop:
         if not seen:
             return
         facts = {
-            key: ServiceFacts(pods=observed.pods, load_must_be_known=_decides(observed))
+            key: ServiceFacts(pods=observed.pods, load_must_be_known=planning.decides(observed))
             for key, observed in seen.items()
         }
         found = await self._source.collect(facts)
@@ -139,9 +142,16 @@ class DecisionLoop:
         standing = standing_shape(observed, observed_variants(observed))
         decision: Decision | None = None
         choice: Choice | None = None
-        if _decides(observed) and standing is not None:
-            decision = await self._decide(key, observed, metrics, standing=standing, memory=memory)
-            choice = planning.choice_of(decision, seen=standing) if decision is not None else None
+        hindrance: str | None = None
+        if planning.decides(observed) and standing is not None:
+            planner = self._planners.of(key, observed)
+            if planner is None:
+                hindrance = NO_TIMING
+            else:
+                decision = await self._decide(
+                    key, observed, metrics, planner=planner, standing=standing, memory=memory
+                )
+                choice = planning.choice_of(decision, seen=standing)
         scaling = observed.service.spec.scaling
         size = standing.tensor_parallel_size if standing is not None else scaling.tensor_parallel_size
         advice = Advice(
@@ -152,6 +162,7 @@ class DecisionLoop:
                 observed.service, metrics, size=size, budget_remaining=None, burn_rates=()
             ),
             choice=choice,
+            hindrance=hindrance,
         )
         self._count(key, observed, metrics, decision=decision, advice=advice, size=size)
         is_news = self._advice.put(key, advice)
@@ -164,13 +175,20 @@ class DecisionLoop:
         observed: Observed,
         metrics: ServiceMetrics,
         *,
+        planner: SizedPlanner,
         standing: Shape,
         memory: _Memory,
-    ) -> Decision | None:
-        planner = self._planners.of(observed)
-        if planner is None:
-            return None
-        observation = self._observation(key, observed, metrics, standing=standing, sizes=planner.sizes)
+    ) -> Decision:
+        observation = planning.observation_of(
+            observed,
+            metrics,
+            standing=standing,
+            timed=planner.sizes,
+            nodes=planning.inventory(
+                observed, requested=self._requests.by_node(), own=self._own_requests(observed)
+            ),
+            start_times=self._start_times.of(key),
+        )
         before = memory.state
         decision = await asyncio.to_thread(planner.decide, observation, before)
         memory.state = decision.state
@@ -197,33 +215,6 @@ class DecisionLoop:
             key, observed.meta, record=record, state=self._to_keep(key, memory, self._metrics.of(key))
         )
         return decision
-
-    def _observation(
-        self,
-        key: ServiceKey,
-        observed: Observed,
-        metrics: ServiceMetrics,
-        *,
-        standing: Shape,
-        sizes: tuple[int, ...],
-    ) -> Observation:
-        transition = observed.status.transition if observed.status is not None else None
-        allowed = planning.allowed_sizes(observed, timed=sizes, current=standing.tensor_parallel_size)
-        return observe(
-            metrics,
-            now_s=observed.now_s,
-            goal=planning.goal_of(observed, sizes=allowed),
-            cluster=ClusterFacts(
-                pods=observed.pods,
-                nodes=planning.inventory(
-                    observed, requested=self._requests.by_node(), own=self._own_requests(observed)
-                ),
-                start_times=self._start_times.of(key),
-                current=planning.planner_shape(standing),
-                changing=is_active(transition),
-                refused=planning.refused_shapes(observed),
-            ),
-        )
 
     def _own_requests(self, observed: Observed) -> Mapping[str, Mapping[str, float]]:
         """GPUs that pods of ours hold, by node: all that is known where other pods may not be listed."""
@@ -270,6 +261,7 @@ class DecisionLoop:
             self._store.forget(gone)
             self._start_times.forget(gone)
             self._advice.forget(gone)
+            self._planners.forget(gone)
         self._metrics.keep_only(keys)
 
     # figures
@@ -301,11 +293,6 @@ class DecisionLoop:
             **_quantiles("ttft", metrics.client_time_to_first_token),
             **(_quantiles("tpot", engines.time_per_output_token) if engines is not None else {}),
         }
-
-
-def _decides(observed: Observed) -> bool:
-    spec = observed.service.spec
-    return spec.scaling.mode != "Manual" and not spec.paused and active_override(observed) is None
 
 
 def _is_another(choice: Choice, last: Choice | None) -> bool:

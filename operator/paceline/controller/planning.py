@@ -13,9 +13,10 @@ from paceline.fleet import Observed
 from paceline.fleet.advice import Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.inventory import Amounts, Room, rooms
-from paceline.fleet.shape import refused_now
-from paceline.metrics import ServiceMetrics
-from paceline.planner import Decision, Goal, NodeGpus, Quantiles
+from paceline.fleet.roles import is_active
+from paceline.fleet.shape import active_override, refused_now
+from paceline.metrics import ClusterFacts, ServiceMetrics, observe
+from paceline.planner import Decision, Goal, NodeGpus, Observation, Quantiles, StartTime
 from paceline.planner import Shape as PlannerShape
 from paceline_core.fit import possible_tensor_parallel_sizes
 
@@ -25,6 +26,40 @@ MAX_REPLICAS = 1000
 VLLM_BATCHED_TOKENS = 8192
 """vLLM's own choice on the GPUs of the tables where `spec.runtime.maxBatchedTokens` is absent (0.32, V1
 engine, API server)."""
+
+
+def decides(observed: Observed) -> bool:
+    """Whether the planner has a say, or is at least asked."""
+    spec = observed.service.spec
+    return spec.scaling.mode != "Manual" and not spec.paused and active_override(observed) is None
+
+
+def observation_of(
+    observed: Observed,
+    metrics: ServiceMetrics,
+    *,
+    standing: Shape,
+    timed: tuple[int, ...],
+    nodes: tuple[NodeGpus, ...],
+    start_times: tuple[StartTime, ...],
+) -> Observation:
+    """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known."""
+    transition = observed.status.transition if observed.status is not None else None
+    current = standing.tensor_parallel_size
+    sizes = allowed_sizes(observed, timed=timed, current=current)
+    return observe(
+        metrics,
+        now_s=observed.now_s,
+        goal=goal_of(observed, sizes=sizes),
+        cluster=ClusterFacts(
+            pods=observed.pods,
+            nodes=nodes,
+            start_times=start_times,
+            current=planner_shape(standing),
+            changing=is_active(transition),
+            refused=refused_shapes(observed, nodes=nodes, sizes=sizes, current=current),
+        ),
+    )
 
 
 def goal_of(observed: Observed, *, sizes: tuple[int, ...]) -> Goal:
@@ -81,8 +116,17 @@ def inventory(
     return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
 
 
-def refused_shapes(observed: Observed) -> tuple[PlannerShape, ...]:
-    return tuple(planner_shape(one) for one in refused_now(observed))
+def refused_shapes(
+    observed: Observed, *, nodes: tuple[NodeGpus, ...], sizes: tuple[int, ...], current: int
+) -> tuple[PlannerShape, ...]:
+    """Those that failed lately, and those of another size that do not fit beside the present one: a change
+    of size brings the new pods up first."""
+    beside = (
+        PlannerShape(tensor_parallel_size=size, replicas=sum(node.free // size for node in nodes) + 1)
+        for size in sizes
+        if size != current
+    )
+    return (*(planner_shape(one) for one in refused_now(observed)), *beside)
 
 
 def planner_shape(shape: Shape) -> PlannerShape:

@@ -68,4 +68,7 @@ class Advice:
     metrics: MetricsWord
     measured: Measured = Measured()
     choice: Choice | None = None
-    """None where nothing decides: Manual, or paused."""
+    """None where nothing decides: Manual, paused, or a hindrance."""
+
+    hindrance: str | None = None
+    """Why the planner cannot decide anything, and the way out."""

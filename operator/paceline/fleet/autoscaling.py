@@ -238,6 +238,9 @@ def _scaling_active(observed: Observed, *, asked: Shape, decisions: tuple[Decisi
         return Word("ScalingActive", "False", "Override", text)
     if scaling.mode == "Manual":
         return Word("ScalingActive", "False", "Manual", "The shape is what spec.scaling says.")
+    if observed.advice is not None and observed.advice.hindrance is not None:
+        text = f"The service holds {said(asked)}: {observed.advice.hindrance}"
+        return Word("ScalingActive", "False", "Hindered", text)
     hold = f"mode: Manual, replicas: {asked.replicas}, tensorParallelSize: {asked.tensor_parallel_size}"
     last = next((one for one in decisions if one.mode == scaling.mode), None)
     if last is None:

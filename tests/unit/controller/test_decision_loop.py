@@ -91,8 +91,11 @@ class Planner:
             state=state,
         )
 
-    def of(self, _: Observed) -> Planner:
+    def of(self, _: ServiceKey, __: Observed) -> Planner:
         return self
+
+    def forget(self, _: ServiceKey) -> None:
+        """Nothing is kept."""
 
 
 class Source:

@@ -1,0 +1,95 @@
+"""The timing that a planner starts from is that of the service's model, format, GPU and cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paceline.controller.planners import Planners
+from paceline.controller.timing_prior import timing_prior
+from paceline.controller.work_queue import ServiceKey
+from paceline.fleet import Node, Observed
+from paceline_core import CheckpointFacts, load_table
+from tests.unit.fleet.services import CPU_DEMO, EMULATED, SEVENTY_B, merged
+from tests.unit.fleet.simulated_cluster import Cluster
+
+LLAMA = "hf://meta-llama/Llama-3.1-70B-Instruct@main"
+FACTS = CheckpointFacts(
+    plain_kv=True,
+    attention_heads=64,
+    kv_heads=8,
+    head_dim=128,
+    layers=80,
+    dtype="bfloat16",
+    weights_bytes=141_107_412_992,
+)
+
+
+def observed(spec: dict[str, Any], *, product: str = "NVIDIA-H200", **changes: Any) -> Observed:
+    node = Node.parse(
+        {
+            "metadata": {"name": "a", "labels": {"nvidia.com/gpu.product": product, "pool": "llm"}},
+            "status": {"allocatable": {"nvidia.com/gpu": "8"}},
+        }
+    )
+    return replace(Cluster(spec).observe(), nodes=(node,), **changes)
+
+
+def seventy_b(**changes: Any) -> dict[str, Any]:
+    return merged(SEVENTY_B, {"model": {"uri": LLAMA, **changes}, "accelerator": {"products": None}})
+
+
+def test_a_known_model_has_its_table() -> None:
+    prior = timing_prior(observed(seventy_b()))
+    assert prior is not None
+    assert prior.timing == load_table("llama-3.1-70b", "fp8", "h200").by_tensor_parallel_size
+
+
+@pytest.mark.parametrize(
+    ("product", "gpu"), [("NVIDIA-H100-80GB-HBM3", "h100"), ("NVIDIA-H200", "h200"), ("NVIDIA-T4", None)]
+)
+def test_the_gpu_is_read_from_the_label_of_the_nodes(product: str, gpu: str | None) -> None:
+    prior = timing_prior(observed(seventy_b(), product=product))
+    if gpu is None:
+        assert prior is None
+    else:
+        assert prior is not None
+        assert prior.timing == load_table("llama-3.1-70b", "fp8", gpu).by_tensor_parallel_size
+
+
+def test_another_format_is_another_table() -> None:
+    spec = seventy_b(quantization={"weights": "Auto", "source": "Auto"})
+    prior = timing_prior(observed(spec))
+    assert prior is not None
+    assert prior.timing == load_table("llama-3.1-70b", "bf16", "h200").by_tensor_parallel_size
+
+
+def test_the_cache_is_the_one_that_the_spec_gives() -> None:
+    prior = timing_prior(observed(seventy_b(), facts=FACTS))
+    assert prior is not None
+    # 60 GiB a rank; FP8: 2 x 80 layers x heads of a rank x 128 bytes a token.
+    assert prior.timing[8].kv_cache_tokens == 60 * 2**30 // (2 * 80 * 1 * 128)
+    assert prior.timing[4].kv_cache_tokens == 60 * 2**30 // (2 * 80 * 2 * 128)
+
+
+def test_an_unknown_model_has_no_planner_and_is_not_guessed() -> None:
+    spec = merged(SEVENTY_B, {"model": {"uri": "pvc://weights/mystery"}})
+    assert Planners().of(ServiceKey("a", "b"), observed(spec)) is None
+
+
+def test_emulated_and_cpu_engines_have_a_timing() -> None:
+    emulated = timing_prior(observed(dict(EMULATED)))
+    assert emulated is not None
+    assert emulated.timing[1].step_s(decodes=50) == pytest.approx(0.010)
+    on_cpu = timing_prior(observed(dict(CPU_DEMO)))
+    assert on_cpu is not None
+    assert on_cpu.timing[1].step_s(decodes=16) == pytest.approx(0.0765)
+
+
+def test_a_planner_is_kept_as_long_as_its_timing() -> None:
+    planners, key = Planners(), ServiceKey("team-a", "chat")
+    first = planners.of(key, observed(seventy_b()))
+    assert planners.of(key, observed(seventy_b())) is first
+    assert planners.of(key, observed(seventy_b(), product="NVIDIA-H100-80GB-HBM3")) is not first
