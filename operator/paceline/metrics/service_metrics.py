@@ -19,11 +19,13 @@ Source = Literal["Prometheus", "Pods", "None"]
 Reason = Literal[
     "Measured",
     "NoPods",
+    "Starting",
     "NotConfigured",
     "PrometheusUnreachable",
     "QueryFailed",
     "NotScraped",
     "PodsMissing",
+    "TooFewScrapes",
     "Stale",
     "NotANumber",
     "ClockSkew",

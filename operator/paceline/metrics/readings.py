@@ -1,0 +1,70 @@
+"""What was heard about one service in one tick, before anybody asks whether to believe it.
+
+Filled from Prometheus' answers or from the pods' own pages, in the same form; `measure` turns it into figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+PodFigure = Literal["age_s", "down", "running", "waiting", "kv_cache_usage", "kv_cache_tokens", "held"]
+
+Rate = Literal[
+    "arrivals",
+    "client_errors",
+    "unserved",
+    "good",
+    "judged",
+    "counted",
+    "in_flight_change",
+    "prompt_tokens",
+    "cached_prompt_tokens",
+    "output_tokens",
+    "preemptions",
+    "gate_ttft_sum",
+    "ttft_sum",
+    "itl_sum",
+    "tpot_sum",
+    "prompt_length_sum",
+    "output_length_sum",
+]
+"""Each per second over the window. `judged`: the denominator of attainment as engines count it; `counted`:
+every request that ended in an engine."""
+
+Histogram = Literal["gate_ttft", "ttft", "itl", "tpot", "prompt_length", "output_length"]
+
+Buckets = dict[float, float]
+"""Upper edge -> entries a second at or below it."""
+
+
+@dataclass(slots=True)
+class Readings:
+    pods: dict[str, dict[PodFigure, float]] = field(default_factory=dict)
+    """By the name of the pod; engines and gates."""
+
+    rates: dict[tuple[Rate, int | None], float] = field(default_factory=dict)
+    """By name and tensor-parallel size; None is the gate's."""
+
+    histograms: dict[tuple[Histogram, int | None], Buckets] = field(default_factory=dict)
+
+    def rate(self, name: Rate) -> float | None:
+        """Over all sizes together; None where there is none at all."""
+        found = [value for (rate, _), value in self.rates.items() if rate == name]
+        return sum(found) if found else None
+
+    def histogram(self, name: Histogram) -> Buckets:
+        """Over all sizes together."""
+        merged: Buckets = {}
+        for (histogram, _), buckets in self.histograms.items():
+            if histogram == name:
+                for edge, value in buckets.items():
+                    merged[edge] = merged.get(edge, 0.0) + value
+        return merged
+
+    def age_s(self, pod: str) -> float | None:
+        return self.pods.get(pod, _NOTHING).get("age_s")
+
+
+_NOTHING: Mapping[PodFigure, float] = {}
