@@ -40,6 +40,10 @@ helm: venv ## Helm, built from its Go module (once)
 runtime-env: venv ## vLLM for CPUs in an environment of its own (once, 5 GB)
 	@$(PY) -m e2e.environments runtime-cpu
 
+.PHONY: timing-env
+timing-env: venv ## What `paceline timing build` reads, in an environment of its own (once, 0.6 GB)
+	@$(PY) -m e2e.environments timing
+
 .PHONY: models
 models: venv ## The bundled model in bf16 and INT8 (once)
 	@$(PY) -m e2e.environments models

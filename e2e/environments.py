@@ -1,7 +1,8 @@
 """Python environments too large or too contrary for `.venv`, and what is made in them: kept in the cache.
 
 Called by the Makefile: `python -m e2e.environments runtime-cpu` makes the environment that vLLM runs in,
-`python -m e2e.environments models` the files of the bundled model. Each environment is keyed by the hash of
+`python -m e2e.environments models` the files of the bundled model, `python -m e2e.environments timing` what
+`paceline timing build` reads. Each environment is keyed by the hash of
 its lock file, so that a changed lock makes a new one beside the old. Nothing here is imported by the operator
 or the runtime: `paceline serve` finds the environment by its path.
 """
@@ -77,19 +78,20 @@ BUNDLE = Environment(
 QUANTIZE = Environment(
     "quantize", size="llmcompressor, most of it shared with the others", with_runtime=False
 )
+TIMING = Environment("timing", size="aiconfigurator-core, 0.6 GB", with_runtime=False)
 
 
 def cache_root() -> Path:
     return Path(os.environ.get("PACELINE_CACHE") or Path.home() / ".cache" / "paceline")
 
 
-def link_runtime() -> Path:
-    """Make the runtime's environment and point the name without a hash at it, for `paceline serve`."""
-    python = RUNTIME_CPU.ensure()
-    link = cache_root() / "venvs" / "runtime-cpu"
-    fresh = link.with_name(".runtime-cpu.new")
+def linked(environment: Environment) -> Path:
+    """Make the environment and point its name without a hash at it, where the `paceline` command looks."""
+    python = environment.ensure()
+    link = cache_root() / "venvs" / environment.name
+    fresh = link.with_name(f".{environment.name}.new")
     fresh.unlink(missing_ok=True)
-    fresh.symlink_to(RUNTIME_CPU.folder.name)
+    fresh.symlink_to(environment.folder.name)
     fresh.replace(link)
     return python
 
@@ -129,11 +131,13 @@ def main(arguments: list[str]) -> int:
     try:
         match arguments:
             case ["runtime-cpu"]:
-                made = str(link_runtime())
+                made = str(linked(RUNTIME_CPU))
+            case ["timing"]:
+                made = str(linked(TIMING))
             case ["models"]:
                 made = " ".join(map(str, make_models()))
             case _:
-                print("usage: python -m e2e.environments runtime-cpu|models", file=sys.stderr)
+                print("usage: python -m e2e.environments runtime-cpu|models|timing", file=sys.stderr)
                 return 2
     except MakingFailed as error:
         print(error, file=sys.stderr)

@@ -16,6 +16,7 @@ from paceline_core.checkpoint import (
 )
 from paceline_core.drain import GATE_ACCEPT_S, QUIET_S, SLACK_S, TEARDOWN_S, UNROUTING_BOUND_S
 from paceline_core.fit import EngineSetup, Refusal, possible_tensor_parallel_sizes, refusals
+from paceline_core.gpus import UnknownGpu
 from paceline_core.latency import (
     CLIENT_ERROR_STATUS,
     ELAPSED_HEADER,
@@ -25,6 +26,7 @@ from paceline_core.latency import (
     TargetsError,
     judge_status,
 )
+from paceline_core.roofline import NoEstimate, estimate_table
 from paceline_core.timing import StepTiming, TimingTable
 from paceline_core.timing_tables import UnknownTable, load_table, shipped_tables
 from paceline_core.uri import (
@@ -57,6 +59,7 @@ __all__ = [
     "HubUri",
     "LatencyTarget",
     "ModelUri",
+    "NoEstimate",
     "Outcome",
     "QuantizationFacts",
     "Refusal",
@@ -65,9 +68,11 @@ __all__ = [
     "Targets",
     "TargetsError",
     "TimingTable",
+    "UnknownGpu",
     "UnknownTable",
     "UriError",
     "WeightsName",
+    "estimate_table",
     "file_format_of",
     "judge_status",
     "load_table",

@@ -105,6 +105,9 @@ class CheckpointFacts:
     hidden_size: int | None = None
     intermediate_size: int | None = None
     moe_intermediate_size: int | None = None
+    experts: int | None = None
+    """Of one layer; None also where the model has none."""
+    experts_per_token: int | None = None
     layers: int | None = None
     head_dim: int | None = None
     dtype: str | None = None
@@ -138,6 +141,8 @@ class CheckpointFacts:
             hidden_size=hidden,
             intermediate_size=_first_int(text, "intermediate_size", "ffn_dim", "n_inner"),
             moe_intermediate_size=_first_int(text, "moe_intermediate_size"),
+            experts=_first_int(text, "num_local_experts", "num_experts", "n_routed_experts"),
+            experts_per_token=_first_int(text, "num_experts_per_tok", "experts_per_token", "moe_topk"),
             layers=_first_int(text, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
             head_dim=_head_dim(text, hidden, heads),
             dtype=_dtype(text),

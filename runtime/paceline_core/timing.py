@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 HOST_OVERHEAD_S: Final = 0.0015
-"""δ: the one constant fitted on measured rows of vLLM on H200 and H100; a table's own steps are GPU time only."""
+"""δ where a table does not bring its own: shipped tables do, estimates do not."""
 
 TimingSource = Literal["Operations", "Roofline"]
 """Operations: summed from measured times of single operations. Roofline: estimated from datasheets."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = ("api-docs", "crds", "explain", "operator", "plan", "serve", "top")
+COMMANDS: Final = ("api-docs", "crds", "explain", "operator", "plan", "serve", "timing", "top")
 
 
 class _Commands(click.Group):

@@ -17,29 +17,12 @@ from typing import Any, Final
 PACKAGE: Final = "aiconfigurator-core"
 
 TOKENS: Final = (
-    1,
-    2,
-    4,
-    8,
-    16,
-    32,
-    48,
-    64,
-    96,
-    128,
-    192,
-    256,
-    384,
-    512,
-    768,
-    1024,
-    1536,
-    2048,
-    3072,
-    4096,
-    8192,
+    *(1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256),
+    *(384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
 )
 """Tokens of a step: dense enough where a GEMM's tiles make steps."""
+DECODING_TOKENS: Final = 256
+"""Up to here a step's tokens are taken as decoding sequences, beyond as a prefill: experts are chosen apart."""
 SEQUENCES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS: Final = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 CHUNKS: Final = (128, 256, 512, 1024, 2048, 4096, 8192)
@@ -67,20 +50,25 @@ def _sample(wanted: dict[str, Any]) -> dict[str, Any]:
             ]
         )
 
+    def tokens(count: int) -> list[float]:
+        few = decode(min(count, DECODING_TOKENS), 1024)
+        return [count, _rest(few if count <= DECODING_TOKENS else prefill(count, 0)), _logits(few)]
+
     return {
         **wanted,
-        "tokens": [
-            [n, _rest(prefill(n, 0)), _ending(decode(min(n, 256), 1024), "_logits_gemm")] for n in TOKENS
-        ],
-        "decode_attention": [
-            [b, c, _ending(decode(b, c), "_attention")] for b in SEQUENCES for c in CONTEXTS
-        ],
-        "prefill_attention": [[n, p, _ending(prefill(n, p), "_attention")] for n in CHUNKS for p in PRIORS],
+        "tokens": [tokens(count) for count in TOKENS],
+        "decode_attention": [[b, c, _attention(decode(b, c))] for b in SEQUENCES for c in CONTEXTS],
+        "prefill_attention": [[n, p, _attention(prefill(n, p))] for n in CHUNKS for p in PRIORS],
     }
 
 
-def _ending(operations: Iterable[Any], suffix: str) -> float:
-    return float(sum(time_ms for name, time_ms, *_ in operations if name.endswith(suffix)))
+def _attention(operations: Iterable[Any]) -> float:
+    return float(sum(ms for name, ms, *_ in operations if name.endswith("_attention")))
+
+
+def _logits(operations: Iterable[Any]) -> float:
+    """Only the last token of each sequence has logits."""
+    return float(sum(ms for name, ms, *_ in operations if name.endswith("_logits_gemm")))
 
 
 def _rest(operations: Iterable[Any]) -> float:
