@@ -11,7 +11,7 @@ import pytest
 
 from paceline.planner import Shape
 from paceline.simulator.oracle.levels import cheapest_fleet, exact_plan, lower_convex_hull
-from paceline.simulator.oracle.linear_programme import bound_gpu_hours
+from paceline.simulator.oracle.linear_programme import lower_bound
 from paceline.simulator.oracle.problem import NoPlan, Problem
 from paceline.simulator.oracle.schedule import shortest_plan
 
@@ -132,7 +132,7 @@ def test_programme_and_path_enclose_the_best_of_all_schedules_of_several_sizes(
     )
     best = _brute_force(problem)
     try:
-        bound = bound_gpu_hours(problem)
+        bound = lower_bound(problem).gpu_hours
     except NoPlan:
         assert math.isinf(best)
         return
@@ -150,7 +150,7 @@ def test_programme_and_path_enclose_the_best_of_all_schedules_of_several_sizes(
 def test_the_programme_is_not_far_below_what_can_be_had(seed: int) -> None:
     """With many slots a fraction of a replica is worth little: a bound that lets anything through would fail."""
     problem = _feasible(_problem(seed, slots=60, pairs=tuple((1, n) for n in range(1, 13)), budget=0.02))
-    bound, plan = bound_gpu_hours(problem), exact_plan(problem)
+    bound, plan = lower_bound(problem).gpu_hours, exact_plan(problem)
     assert bound <= plan.gpu_hours + 1e-9
     assert bound >= 0.9 * plan.bound_gpu_hours
 
@@ -158,7 +158,7 @@ def test_the_programme_is_not_far_below_what_can_be_had(seed: int) -> None:
 def test_a_cap_below_all_needs_has_no_plan() -> None:
     problem = _problem(0, slots=4, pairs=((1, 1), (1, 2), (1, 3)), budget=0.0, max_gpus=1)
     with pytest.raises(NoPlan, match="raise max GPUs"):
-        bound_gpu_hours(problem)
+        lower_bound(problem)
 
 
 def test_the_hull_is_convex_and_touches_from_below() -> None:

@@ -15,19 +15,27 @@ queue to settle, and one router over one pool.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix, csr_matrix
 
-from paceline.simulator.oracle.problem import Floats, Ints, NoPlan, Problem
+from paceline.simulator.oracle.problem import SECONDS_PER_HOUR, Floats, Ints, NoPlan, Problem
 
 NONE_MISSED = 2e-5
 """Share of a slot's requests that counts as none. Of each size, shapes beyond the first that misses none are left
 out: `x` may be larger than what serves."""
 
 
-def bound_gpu_hours(problem: Problem) -> float:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bound:
+    gpu_hours: float
+    gpu_hours_by_slot: Floats
+    """Their sum; a start counts in the slot that it was made for."""
+
+
+def lower_bound(problem: Problem) -> Bound:
     """GPU-hours that no schedule undercuts. Raises NoPlan when no schedule keeps the budget at all."""
     rows = _Rows(problem)
     result = linprog(
@@ -41,7 +49,7 @@ def bound_gpu_hours(problem: Problem) -> float:
         raise NoPlan(_fewest_misses(problem), problem.max_misses)
     if result.status != 0:
         raise RuntimeError(f"HiGHS: {result.message}")
-    return problem.gpu_hours(float(result.fun))
+    return rows.bound(result.x)
 
 
 def _fewest_misses(problem: Problem) -> float:
@@ -80,6 +88,11 @@ class _Rows:
     def matrix(self) -> csr_matrix:
         rows, columns, values = (np.concatenate(part) for part in zip(*self.entries, strict=True))
         return coo_matrix((values, (rows, columns)), shape=(len(self.right), len(self.cost))).tocsr()
+
+    def bound(self, solution: Floats) -> Bound:
+        spent = (self.cost * solution)[: self.z0].reshape(2, self.problem.slots, len(self.sizes))
+        by_slot = spent.sum(axis=(0, 2)) / SECONDS_PER_HOUR
+        return Bound(gpu_hours=float(by_slot.sum()), gpu_hours_by_slot=by_slot)
 
     def _block(self, right: Floats) -> int:
         first = len(self.right)
