@@ -24,9 +24,9 @@ def test_curves_say_what_was_measured_between_the_points_too() -> None:
         rates = np.linspace(0.05, 1.3, 40) * shape.gpus
         found = curves.attainment(shape, rates)
         truth = np.array([_true(shape, rate) for rate in rates])
-        assert np.max(np.abs(found - truth)) < 0.05
+        assert np.max(np.abs(found - truth)) < 0.06
         near_target = truth > 0.97
-        assert np.max(np.abs(found - truth)[near_target]) < 0.006
+        assert np.max(np.abs(found - truth)[near_target]) < 0.003
 
 
 def test_a_curve_never_rises_with_the_rate() -> None:

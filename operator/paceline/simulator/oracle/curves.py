@@ -21,6 +21,9 @@ Measure = Callable[[Shape, float], float]
 GOOD, BAD = 0.9995, 0.20
 """A curve is measured from where nearly all meet their targets to where few do."""
 
+FAINT = 3e-4
+"""Share of misses below which a measured point is noise."""
+
 INNER_POINTS = 8
 HALVINGS = 12
 LEAST_RATE = 0.002
@@ -37,9 +40,11 @@ class Curve:
     attainment: tuple[float, ...]
 
     def at(self, rates_per_replica: Floats) -> Floats:
-        falling = np.minimum.accumulate(np.array(self.attainment))
-        found: Floats = np.interp(rates_per_replica, self.rates, falling)
-        return found
+        """Misses grow like powers of the rate, so the line between two points is drawn through their logarithms."""
+        missed = 1 - np.minimum.accumulate(np.array(self.attainment))
+        found = np.interp(rates_per_replica, self.rates, np.log(missed + FAINT))
+        attained: Floats = 1 - np.maximum(np.exp(found) - FAINT, 0.0)
+        return attained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
