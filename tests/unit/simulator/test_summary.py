@@ -17,7 +17,7 @@ from paceline.simulator.summary import (
 def _outcomes(good: list[bool], *, every_s: float = 60.0) -> Outcomes:
     n = len(good)
     return Outcomes(
-        arrival_s=np.arange(n) * every_s,
+        arrival_s=np.arange(n, dtype=float) * every_s,
         prompt_tokens=np.arange(n, dtype=float),
         ttft_s=np.where(good, 0.1, np.nan),
         tpot_s=np.full(n, 0.02),

@@ -5,14 +5,13 @@ import pytest
 
 from paceline.simulator.benchmark.interval import bootstrap, bootstrap_median
 from paceline.simulator.benchmark.tuning import (
-    Knob,
     Score,
-    Settings,
     Trial,
     best,
     frontier_values,
     tune,
 )
+from paceline.simulator.policies.knob import Knob, Settings
 
 TARGET = Knob(name="target", ladder=tuple(float(n) for n in range(40, 0, -2)), default=41.0)
 DELAY = Knob(name="delay", ladder=(0.0, 30.0, 60.0, 120.0, 300.0), default=300.0)

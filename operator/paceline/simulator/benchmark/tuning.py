@@ -6,24 +6,13 @@ so far. A trial that was run is never run again, so small spaces are searched wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-Settings = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Knob:
-    """A dial of a policy, as a ladder of values."""
-
-    name: str
-    ladder: tuple[float, ...]
-    """From the fewest GPUs to the most, where the dial has such a direction."""
-    default: float
-    """As shipped."""
+from paceline.simulator.policies.knob import Knob, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ size: the size is a tuned knob.
 
 from __future__ import annotations
 
+import math
+
 from paceline.simulator.policies import wva_saturation_rule
 from paceline.simulator.policies.hpa_rule import Behavior, Brakes
 from paceline.simulator.policies.sight import Sight
@@ -126,5 +128,5 @@ class WvaQueueing:
             ttft_target_s=self._ttft_target_s,
             itl_target_s=self._itl_target_s,
         )
-        wanted = -(-rate // carried) if carried > 0 else sight.asked
-        return self._brakes.settle(max(int(wanted), 1), now_s=sight.now_s, replicas=sight.asked)
+        wanted = math.ceil(rate / carried) if carried > 0 else sight.asked
+        return self._brakes.settle(max(wanted, 1), now_s=sight.now_s, replicas=sight.asked)
