@@ -82,9 +82,16 @@ class Brakes:
         self._recommended_down = Window(max(behavior.down_stabilization_s, 1e-9))
         self._added = Window(behavior.up_period_s)
         self._removed = Window(behavior.down_period_s)
+        self._looked = False
 
     def settle(self, recommended: int, *, now_s: float, replicas: int) -> int:
-        """The replicas that the HPA writes now."""
+        """The replicas that the HPA writes now. What it found at its first look counts as recommended."""
+        if not self._looked:
+            self._looked = True
+            if self.behavior.up_stabilization_s:
+                self._recommended_up.add(replicas, now_s=now_s)
+            if self.behavior.down_stabilization_s:
+                self._recommended_down.add(replicas, now_s=now_s)
         self._recommended_up.add(recommended, now_s=now_s)
         self._recommended_down.add(recommended, now_s=now_s)
         up = int(self._recommended_up.lowest(recommended))
