@@ -85,7 +85,7 @@ class _SlowEngine:
         while arrivals or self.waiting or self.running:
             if not self.waiting and not self.running:
                 now = arrivals[0].arrival_s
-            while arrivals and arrivals[0].arrival_s < now or (arrivals and arrivals[0].arrival_s == now):
+            while arrivals and arrivals[0].arrival_s <= now:
                 self.waiting.append(arrivals.pop(0))
             chunks = self._schedule(total)
             prefills = [(c, one.computed) for one, c in chunks if not (c == 1 and one.computed >= one.prompt)]
