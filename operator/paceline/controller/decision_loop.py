@@ -26,6 +26,7 @@ from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.decision_metrics import DecisionMetrics, ServiceFigures
 from paceline.controller.decision_record import plain_state, record_of, state_of
 from paceline.controller.decision_store import DecisionStore
+from paceline.controller.error_budget import ErrorBudget
 from paceline.controller.errors import FenceLost
 from paceline.controller.instruments import Instruments
 from paceline.controller.planners import Planners, SizedPlanner
@@ -59,6 +60,7 @@ class Looks(Protocol):
 class _Memory:
     """What the loop remembers of one service between two looks."""
 
+    budget: ErrorBudget
     state: PlannerState = field(default_factory=PlannerState)
     looked_s: float | None = None
     last: Choice | None = None
@@ -139,6 +141,14 @@ class DecisionLoop:
     async def _one(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics) -> None:
         memory = self._recall(key, observed)
         self._start_times.hear(key, observed.pods)
+        attainment, objective = metrics.attainment, float(observed.service.spec.slo.objective_percent) / 100
+        memory.budget.look(
+            observed.now_s,
+            # A share of few requests is no reason to act, and counts all the same.
+            share=attainment.value if attainment.trust in ("Fresh", "Thin") else None,
+            samples=attainment.samples,
+            over_s=metrics.traffic.window_s,
+        )
         standing = standing_shape(observed, observed_variants(observed))
         decision: Decision | None = None
         choice: Choice | None = None
@@ -159,7 +169,11 @@ class DecisionLoop:
             generation=observed.meta.generation,
             metrics=planning.metrics_word(metrics),
             measured=planning.measured(
-                observed.service, metrics, size=size, budget_remaining=None, burn_rates=()
+                observed.service,
+                metrics,
+                size=size,
+                budget_remaining=memory.budget.remaining(observed.now_s, objective=objective),
+                burn_rates=memory.budget.burn_rates(observed.now_s, objective=objective),
             ),
             choice=choice,
             hindrance=hindrance,
@@ -231,12 +245,15 @@ class DecisionLoop:
 
     def _recall(self, key: ServiceKey, observed: Observed) -> _Memory:
         kept, is_read = self._store.of(key, observed.meta)
-        memory = self._memory.get(key)
+        memory, window_s = self._memory.get(key), float(observed.service.spec.slo.window_seconds)
         if memory is not None and not is_read:
+            if memory.budget.window_s != window_s:
+                memory.budget = ErrorBudget(window_s=window_s)
             return memory
-        memory = self._memory[key] = _Memory()
+        memory = self._memory[key] = _Memory(budget=ErrorBudget(window_s=window_s))
         if is_read and kept.state:
             memory.state = state_of(kept.state.get("planner")) or PlannerState()
+            memory.budget.restore(kept.state.get("budget"))
             self._start_times.restore(key, kept.state.get("startSeconds") or {})
             figures, spent = self._metrics.of(key), kept.state.get("gpuSeconds") or {}
             figures.gpu_seconds = float(spent.get("held", 0.0))
@@ -247,6 +264,7 @@ class DecisionLoop:
     def _to_keep(self, key: ServiceKey, memory: _Memory, figures: ServiceFigures) -> dict[str, object]:
         return {
             "planner": plain_state(memory.state),
+            "budget": memory.budget.plain(),
             "startSeconds": self._start_times.seconds(key),
             "gpuSeconds": {
                 "held": round(figures.gpu_seconds),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.integration.controller.cluster import Cluster
+from tests.integration.controller.cluster import Cluster, HttpError
 from tests.integration.controller.programs import process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,6 +105,16 @@ class Operators:
         ]  # fmt: skip
         env = {**os.environ, "PYTHONPATH": f"{ROOT / 'operator'}{os.pathsep}{ROOT / 'runtime'}"}
         return Operator(self.stack.enter_context(process(command, log=log, env=env)), port, log)
+
+
+def bury(cluster: Cluster, operator: Operator) -> None:
+    """Kill it, and its Lease, which a dead process cannot hold: the successor need not wait."""
+    operator.kill()
+    try:
+        cluster.delete("Lease", "paceline-operator")
+    except HttpError as error:
+        if error.status != 404:
+            raise
 
 
 @contextmanager

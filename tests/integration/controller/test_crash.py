@@ -10,13 +10,12 @@ import pytest
 
 from tests.integration.controller.cluster import (
     Cluster,
-    HttpError,
     eventually,
     expected_children,
     service,
 )
 from tests.integration.controller.kubelet import kubelet
-from tests.integration.controller.operators import Operator, Operators
+from tests.integration.controller.operators import Operators, bury
 
 pytestmark = pytest.mark.apiserver
 
@@ -49,16 +48,6 @@ def _serving(cluster: Cluster) -> int:
     return sum(one["status"].get("readyReplicas") or 0 for one in cluster.engines("chat").values())
 
 
-def _bury(cluster: Cluster, operator: Operator) -> None:
-    """Kill it, and its Lease, which a dead process cannot hold: the successor need not wait."""
-    operator.kill()
-    try:
-        cluster.delete("Lease", "paceline-operator")
-    except HttpError as error:
-        if error.status != 404:
-            raise
-
-
 def test_killed_at_any_moment_of_a_tp_change_it_converges_to_the_same_end(
     cluster: Cluster, operators: Operators, record_property: Any
 ) -> None:
@@ -82,7 +71,7 @@ def test_killed_at_any_moment_of_a_tp_change_it_converges_to_the_same_end(
             time.sleep(dice.uniform(0, LONGEST_LIFE_S))
             assert _serving(cluster) >= 2, "a surge never serves with less than what it had"
             midway += cluster.condition("chat", "Transitioning").get("status") == "True"
-            _bury(cluster, operator)
+            bury(cluster, operator)
             operator = operators.start().await_leading()
         eventually(lambda: _end(cluster, wanted), within_s=60)
     print(f"{KILLS} kills, {midway} of them in the middle of a change; {ended} changes begun")
@@ -99,7 +88,7 @@ def test_killed_while_it_makes_a_service_it_makes_the_rest_later(
         name = f"chat-{number}"
         cluster.create("InferenceService", service(name))
         time.sleep(dice.uniform(0, 0.3))
-        _bury(cluster, operator)
+        bury(cluster, operator)
         operator = operators.start().await_leading()
         engines = eventually(lambda name=name: cluster.engines(name), within_s=30)  # type: ignore[misc]
         eventually(
