@@ -1,4 +1,5 @@
-"""Which timing a service's planner starts from: the shipped table of its model, format and GPU. Pure.
+"""Which timing a service's planner starts from: the shipped table of its model, format and GPU, else an
+estimate from its config.json and the GPU's datasheet. Pure.
 
 A prior, no more: the planner corrects it from the service's own measurements. Where nothing is known of a
 model's timing there is no planner, the shape is held, and the condition ScalingActive says so.
@@ -8,11 +9,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from paceline.fleet import Observed
 from paceline.fleet.feasibility import PRODUCT_LABEL, known_facts, may_take
-from paceline_core import CheckpointFacts, StepTiming, UnknownTable, load_table, shipped_tables
+from paceline_core import (
+    CheckpointFacts,
+    NoEstimate,
+    StepTiming,
+    TimingTable,
+    UnknownGpu,
+    UnknownTable,
+    estimate_table,
+    load_table,
+    shipped_tables,
+)
+from paceline_core.gpus import GPUS
 
 EMULATED_SIZES = (1, 2, 3, 4, 8)
 """An engine of constant step time is as fast at every size."""
@@ -44,18 +57,30 @@ def timing_prior(observed: Observed) -> TimingPrior | None:
         return _constant(spec.runtime.emulation.step_milliseconds / 1000)
     if spec.accelerator.is_cpu:
         return _on_cpu(observed, facts)
-    model, gpu = _shipped_model(spec.model.uri), _gpu(observed)
-    if model is None or gpu is None:
-        return None
-    try:
-        table = load_table(model, _format(observed, facts), gpu)
-    except UnknownTable:
+    table = _table(observed, facts)
+    if table is None:
         return None
     timing = {
         size: _with_cache(observed, facts, step, size=size)
         for size, step in table.by_tensor_parallel_size.items()
     }
     return TimingPrior(timing=timing, source=f"{table.source}: {table.provenance}")
+
+
+def _table(observed: Observed, facts: CheckpointFacts | None) -> TimingTable | None:
+    uri, gpu = observed.service.spec.model.uri, _gpu(observed)
+    if gpu is None:
+        return None
+    model, form = _shipped_model(uri), _format(observed, facts)
+    if model is not None:
+        with suppress(UnknownTable):
+            return load_table(model, form, gpu)
+    if facts is None:
+        return None
+    try:
+        return estimate_table(facts, model=uri, format=form, gpu=gpu)
+    except (NoEstimate, UnknownGpu):
+        return None
 
 
 def _constant(step_s: float) -> TimingPrior:
@@ -103,8 +128,10 @@ def _shipped_model(uri: str) -> str | None:
 
 def _format(observed: Observed, facts: CheckpointFacts | None) -> str:
     wanted = observed.service.spec.model.quantization.weights
-    has = facts.quantization.weights if facts is not None and facts.quantization is not None else None
-    return "fp8" if "FP8" in (wanted, has) else "bf16"
+    has = facts.quantization if facts is not None else None
+    if (has is not None and has.method == "mxfp4") or "gpt-oss" in observed.service.spec.model.uri.lower():
+        return "mxfp4"
+    return "fp8" if "FP8" in (wanted, has.weights if has is not None else None) else "bf16"
 
 
 def _gpu(observed: Observed) -> str | None:
@@ -114,10 +141,9 @@ def _gpu(observed: Observed) -> str | None:
         node.labels.get(PRODUCT_LABEL, "") for node in observed.nodes if may_take(node, observed.service)
     )
     products = [label for label, _ in labels.most_common() if label]
-    known = {gpu for _, _, gpu in shipped_tables()}
     for product in (*products, *observed.service.spec.accelerator.products):
         for word in product.lower().split("-"):
-            if word in known:
+            if word in GPUS:
                 return word
     return None
 

@@ -79,6 +79,16 @@ def test_an_unknown_model_has_no_planner_and_is_not_guessed() -> None:
     assert Planners().of(ServiceKey("a", "b"), observed(spec)) is None
 
 
+def test_a_model_without_a_table_is_estimated_from_its_facts() -> None:
+    spec = merged(SEVENTY_B, {"model": {"uri": "hf://org/another-70b@main"}})
+    facts = replace(FACTS, hidden_size=8192, intermediate_size=28672, vocab_size=128256)
+    prior = timing_prior(observed(spec, facts=facts))
+    assert prior is not None
+    assert prior.source.startswith("Roofline")
+    assert set(prior.timing) <= {1, 2, 4, 8}
+    assert timing_prior(observed(spec, product="NVIDIA-T4", facts=facts)) is None
+
+
 def test_emulated_and_cpu_engines_have_a_timing() -> None:
     emulated = timing_prior(observed(dict(EMULATED)))
     assert emulated is not None
