@@ -80,7 +80,7 @@ def test_an_unknown_model_has_no_planner_and_is_not_guessed() -> None:
 
 
 def test_a_model_without_a_table_is_estimated_from_its_facts() -> None:
-    spec = merged(SEVENTY_B, {"model": {"uri": "hf://org/another-70b@main"}})
+    spec = seventy_b(uri="hf://org/another-70b@main")
     facts = replace(FACTS, hidden_size=8192, intermediate_size=28672, vocab_size=128256)
     prior = timing_prior(observed(spec, facts=facts))
     assert prior is not None
