@@ -17,7 +17,7 @@ from paceline.planner.observation import (
 )
 from paceline.planner.planner import Planner
 from paceline.planner.settings import PlannerSettings
-from paceline.planner.state import PlannerState, Recommendation
+from paceline.planner.state import PlannerState
 
 __all__ = [
     "MISSING",
@@ -36,7 +36,6 @@ __all__ = [
     "Prediction",
     "Quantiles",
     "Reason",
-    "Recommendation",
     "Shape",
     "StartTime",
     "Traffic",

@@ -28,7 +28,9 @@ def room(observation: Observation, tensor_parallel_size: int) -> Room:
         found.append(Room(most=goal.max_gpus // size, limit="GpuBudget"))
     refused = [one.replicas for one in observation.refused if one.tensor_parallel_size == size]
     if refused:
-        found.append(Room(most=max(min(refused) - 1, 0), limit="Refused"))
+        current = observation.current
+        standing = current.replicas if current is not None and current.tensor_parallel_size == size else 0
+        found.append(Room(most=max(min(refused) - 1, standing, 0), limit="Refused"))
     return min(found, key=lambda one: one.most)
 
 
@@ -46,8 +48,6 @@ def _inventory(observation: Observation, size: int) -> Room:
     )
     free = sum(node.free // size for node in observation.nodes)
     ever = sum(node.total // size for node in observation.nodes)
-    most = min(held + free + given_back // size, max(ever, held))
-    if most == 0 and any(node.total > 0 for node in observation.nodes):
-        whole = sum(node.free for node in observation.nodes)
-        return Room(most=0, limit="Topology" if whole >= size else "Inventory")
-    return Room(most=most, limit="Inventory")
+    most = max(min(held + free + given_back // size, ever), held)
+    loose = sum(node.free for node in observation.nodes)
+    return Room(most=most, limit="Topology" if loose - free * size >= size else "Inventory")

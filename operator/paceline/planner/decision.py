@@ -80,3 +80,9 @@ class Decision:
     confidence: float
     """0: prior only, contradicted or unknown; 1: many own measurements agree with the model."""
     state: PlannerState
+    runner_up: Shape | None = None
+    """The candidate that came second; its `rejected` says why it lost."""
+    demand_per_s: float | None = None
+    """Requests/s that the shape was made for: forecast and backlog."""
+    problems: tuple[str, ...] = ()
+    """Figures that cannot all be true."""

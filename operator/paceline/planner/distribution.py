@@ -20,7 +20,7 @@ _NORMAL: Final = _TABLE / _TABLE[-1]
 
 def normal_cdf(z: Floats) -> Floats:
     """By table: the trapezium rule at 1/64 is exact to 1e-5, more than the gamma below."""
-    place = np.clip((z + _REACH) / _STEP, 0, _GRID.size - 1.000001)
+    place = np.minimum(np.maximum((z + _REACH) / _STEP, 0), _GRID.size - 1.000001)
     left = place.astype(np.intp)
     low = _NORMAL[left]
     return np.asarray(low + (_NORMAL[left + 1] - low) * (place - left))
@@ -29,14 +29,13 @@ def normal_cdf(z: Floats) -> Floats:
 def gamma_cdf(x: Floats, *, mean: Floats, variance: Floats) -> Floats:
     """P(X ≤ x) of a gamma variable, by Wilson and Hilferty's cube root.
 
-    A variance of 0 is a step at the mean. Shapes under 0.2 are treated as 0.2: below, the cube root is wrong,
-    and the callers take the atom at zero out first.
+    A variance of 0 is a step at the mean; up to and at 0 the answer is 0. Shapes under 0.2 are treated as 0.2:
+    below, the cube root is wrong, and the callers take the atom at zero out first.
     """
     safe = np.maximum(mean, 1e-12)
-    spread = np.clip(variance / safe**2, 1e-6, 5.0) / 9
+    spread = np.minimum(np.maximum(variance / safe**2, 1e-6), 5.0) / 9
     root = np.cbrt(np.maximum(x, 0.0) / safe)
-    z = (root - (1 - spread)) / np.sqrt(spread)
-    return np.where(x > 0, normal_cdf(z), np.where(x == 0, (mean <= 0) * 1.0, 0.0))
+    return np.where(x > 0, normal_cdf((root - (1 - spread)) / np.sqrt(spread)), 0.0)
 
 
 def gamma_quantile(z: float, *, mean: Floats, variance: Floats) -> Floats:

@@ -22,7 +22,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from paceline.planner.decision import Prediction
 from paceline.planner.distribution import gamma_cdf, gamma_quantile, normal_cdf
 from paceline.planner.mix import Mix
 from paceline.planner.observation import Goal
@@ -35,10 +34,12 @@ _LEAST_BATCH: Final = 0.02
 _NODES: Final = np.array([-3.750440, -2.366760, -1.154405, 0.0, 1.154405, 2.366760, 3.750440])
 _WEIGHTS: Final = np.array([0.000548, 0.030757, 0.240123, 0.457143, 0.240123, 0.030757, 0.000548])
 """Gauss and Hermite's seven points of a standard normal variable."""
-_UNBALANCED: Final = 0.2
-"""Share of a replica's own batch variance that power-of-two routing on in-flight counts leaves."""
-_BURSTY: Final = 0.3
-"""Share of a replica's Poisson variance of arrivals that routing on in-flight counts leaves."""
+_OUTPUT_CUTS: Final = np.array([0.01, 0.03, 0.08, 0.2, 0.4, 0.7])
+"""Output lengths are merged between these shares: finest where answers are short, whose mean gap varies most."""
+_IMBALANCE: Final = 0.36
+"""Own batch variance of a replica, over its mean, that power-of-two routing on in-flight counts leaves."""
+_COUNT_NOISE: Final = 0.3
+"""Variance of in-flight counts between replicas that is left at a batch of zero."""
 _ELASTICITY_MOST: Final = 0.95
 _LOAD_MOST: Final = 0.98
 _PERCENTILES: Final = (0.0, 1.6449, 2.3263)
@@ -58,27 +59,16 @@ class Outlook:
     tpot_mean_s: Floats
     tpot_variance: Floats
 
-    def prediction(self, index: int) -> Prediction:
-        ttft = self._quantiles(self.ttft_mean_s[index], self.ttft_variance[index])
-        tpot = self._quantiles(self.tpot_mean_s[index], self.tpot_variance[index])
-        return Prediction(
-            ttft_p50_s=ttft[0],
-            ttft_p95_s=ttft[1],
-            ttft_p99_s=ttft[2],
-            tpot_p50_s=tpot[0],
-            tpot_p95_s=tpot[1],
-            tpot_p99_s=tpot[2],
-            attainment=float(self.attainment[index]),
-            utilization=float(self.utilization[index]),
-        )
-
-    @staticmethod
-    def _quantiles(mean: float, variance: float) -> tuple[float, float, float]:
-        a, b, c = (
-            float(gamma_quantile(z, mean=np.asarray(mean), variance=np.asarray(variance)))
+    def percentiles(self) -> tuple[Floats, ...]:
+        """TTFT p50, p95, p99, then TPOT: of gamma variables with the mean and the variance predicted."""
+        return tuple(
+            gamma_quantile(z, mean=mean, variance=np.maximum(variance, 0.0))
+            for mean, variance in (
+                (self.ttft_mean_s, self.ttft_variance),
+                (self.tpot_mean_s, self.tpot_variance),
+            )
             for z in _PERCENTILES
         )
-        return a, b, c
 
 
 class ReplicaModel:
@@ -91,7 +81,7 @@ class ReplicaModel:
         self._context = mix.context_tokens
         self._steps = max(mix.decode_steps, 1e-3)
         self.most_batch = max(min(goal.max_sequences, timing.kv_cache_tokens / max(self._context, 1.0)), 1.0)
-        self._batch = np.geomspace(_LEAST_BATCH, self.most_batch, _BATCHES)
+        self._batch = np.exp(np.linspace(np.log(_LEAST_BATCH), np.log(self.most_batch), _BATCHES))
         busy = self._batch / -np.expm1(-self._batch)
         """Mean batch of the steps that have one: an idle engine takes no step."""
         self._decode_s = self._step_s(busy)
@@ -113,121 +103,166 @@ class ReplicaModel:
         share = mix.prompt.share
         self._prefill_mean = self._prefill_s @ share
         self._prefill_square = self._prefill_s**2 @ share
+        self._prefill_cube = self._prefill_s**3 @ share
         per_request = self._steps * self._decode_s / self._batch + self._prefill_mean
         self._rate = np.maximum.accumulate(1 / per_request) + np.arange(_BATCHES) * 1e-12
         self.most_rate = float(self._rate[-1])
-        token_s = self._batch / (self._rate * self._steps)
-        self._elasticity = np.clip(np.gradient(np.log(token_s), np.log(self._batch)), 0.0, _ELASTICITY_MOST)
+        slope = np.gradient(np.log(self._decode_s), np.log(self._batch))
+        self._elasticity = np.clip(slope, 0.0, _ELASTICITY_MOST)
         self._classes = self._by_class()
-        many = mix.output.tokens > 1.5
-        self._output_steps = mix.output.tokens[many] - 1 if many.any() else np.array([1.0])
-        self._output_share = mix.output.share[many] if many.any() else np.array([0.0])
-
-    def floor(self) -> tuple[float, float, float]:
-        """(mean TTFT, mean TPOT, attainment) of one lone request: what no number of replicas improves."""
-        outlook = self.outlook(np.array([1e-9]), replicas=np.array([1.0]))
-        return float(outlook.ttft_mean_s[0]), float(outlook.tpot_mean_s[0]), float(outlook.attainment[0])
+        output = mix.output.merged(_OUTPUT_CUTS)
+        many = output.tokens > 1.5
+        self._output_steps = output.tokens[many] - 1 if many.any() else np.array([1.0])
+        self._output_share = output.share[many] if many.any() else np.array([0.0])
 
     def outlook(self, rate: Floats, *, replicas: Floats) -> Outlook:
         """`rate` is requests/s of one replica, `replicas` how many share the traffic; arrays of one shape."""
         return self._at(np.interp(rate, self._rate, self._batch), rate=rate, replicas=replicas)
 
     def rate_at(self, batch: Floats) -> Floats:
+        """The rate at which one replica has this mean batch."""
         return np.asarray(np.interp(batch, self._batch, self._rate))
 
+    def token_s(self, *, batch: float, rate: float) -> tuple[float, float]:
+        """Mean time between two tokens at a batch and a rate as measured, and its elasticity in κ."""
+        state = self._state(np.array([batch]), rate=np.array([rate]), replicas=np.array([2.0]))
+        decode_s, load = float(state.decode_s[0]), float(state.load[0])
+        on_gpu = max(decode_s - self._timing.overhead_s, 0.0) / decode_s
+        return (float(state.cycle_s[0]) + float(state.chain_s[0]) / self._steps, on_gpu + load / (1 - load))
+
     def _at(self, batch: Floats, *, rate: Floats, replicas: Floats) -> Outlook:
-        elasticity = np.interp(batch, self._batch, self._elasticity)
-        pooled = 1 / replicas + (1 - 1 / replicas) * _UNBALANCED
-        variance = np.maximum(batch, 1e-9) / (1 - elasticity) * pooled
-        around = _spread(batch[:, None], variance[:, None])
-        first = self._first_token(around, rate=rate[:, None], replicas=replicas[:, None])
-        later = self._later_tokens(batch, variance, elasticity, rate=rate)
+        """`batch` is the batch that the means alone would give."""
+        state = self._state(batch, rate=rate, replicas=replicas)
+        first = self._first_token(state)
+        later = self._later_tokens(state)
         good = np.zeros(batch.shape)
         for one in self._classes:
             in_time = gamma_cdf(
-                one.ttft_target_s - first.own_s[..., one.prompts],
-                mean=first.wait_mean_s[..., None],
-                variance=first.wait_variance[..., None],
+                one.ttft_target_s - first.own_s[:, one.prompts],
+                mean=first.wait_mean_s[:, None],
+                variance=first.wait_variance[:, None],
             )
-            steady = later.good(one.tpot_target_s)
-            good += ((in_time @ one.share) * steady) @ _WEIGHTS
+            good += (in_time @ one.share) * later.good(one.tpot_target_s)
         utilization = rate / self.most_rate
-        good *= self._admitted(batch, variance, rate=rate)
-        ttft = first.own_s + first.wait_mean_s[..., None]
-        ttft_mean = (ttft @ self._mix.prompt.share) @ _WEIGHTS
-        ttft_square = ((ttft**2 + first.wait_variance[..., None]) @ self._mix.prompt.share) @ _WEIGHTS
+        good *= self._admitted(state)
+        share = self._mix.prompt.share
+        ttft_mean = first.own_s @ share + first.wait_mean_s
+        own_variance = first.own_s**2 @ share - (first.own_s @ share) ** 2
         return Outlook(
             attainment=np.where(utilization >= 1, 0.0, np.clip(good, 0.0, 1.0)),
             utilization=utilization,
-            batch=batch,
+            batch=state.batch,
             ttft_mean_s=ttft_mean,
-            ttft_variance=ttft_square - ttft_mean**2,
+            ttft_variance=own_variance + first.wait_variance,
             tpot_mean_s=later.mean_s,
             tpot_variance=later.variance,
         )
 
-    def _first_token(self, batch: Floats, *, rate: Floats, replicas: Floats) -> _FirstToken:
-        """Steps are a gated queue: what arrives during one is computed in the next.
+    def _state(self, batch: Floats, *, rate: Floats, replicas: Floats) -> _State:
+        """Mean and variance of the batch, and the step that a request meets.
 
-        A step's length C is T_d plus the prefills that arrived in the step before: E[C] = T_d/(1−ρ),
-        Var[C] = λ·E[C]·E[Δ²]/(1−ρ²). A request meets a step by its length (C*), waits for the rest of it and is
-        computed together with the others that arrive in it.
+        Steps are a gated queue: what arrives during one is computed in the next. So a step's length C has
+        E[C] = T_d/(1−ρ) and Var[C] = λ·E[C]·E[Δ²]/(1−ρ²), and a request meets a step by its length.
+        The step of a request's own prefill is long; what arrives during it is prefilled in the request's
+        first gaps, and so on: `chain_s`, which lengthens its stay and with it the batch.
         """
-        decode_s = np.interp(batch, self._batch, self._decode_s)
         work_mean = np.interp(batch, self._batch, self._prefill_mean)
         work_square = np.interp(batch, self._batch, self._prefill_square)
         load = np.minimum(rate * work_mean, _LOAD_MOST)
-        even = 1 / replicas + (1 - 1 / replicas) * _BURSTY
+        stalled = load / (1 - load)
+        noise = 1 + stalled + stalled**2 * work_square / (2 * work_mean**2)
+        apart = _IMBALANCE * np.sqrt(noise)
+        behind = 1 + rate * work_mean
+        avoided = 2 * normal_cdf(-behind / np.sqrt(_IMBALANCE * batch + _COUNT_NOISE))
+        even = 1 / replicas + (1 - 1 / replicas) * avoided
+        work_square = work_square - (1 - even) * work_mean**2
+        decode_s = np.interp(batch, self._batch, self._decode_s)
         cycle = decode_s / (1 - load)
-        cycle_variance = rate * cycle * work_square * even / (1 - load**2)
+        fed_back = load * even
+        cycle_variance = rate * cycle * work_square / (1 - fed_back**2)
         met = cycle + cycle_variance / cycle
-        met_variance = cycle_variance * (1 + cycle_variance / cycle**2)
-        busy = -np.expm1(-batch) * (1 - load) + load
-        """Share of arrivals that find a step under way."""
-        wait_mean = busy * met * (0.5 + load)
-        wait_square = busy * (
-            (met_variance + met**2) * ((0.5 + load) ** 2 + 1 / 12) + rate * met * work_square * even
+        skew = rate * np.interp(batch, self._batch, self._prefill_cube)
+        skew += 3 * fed_back * rate * work_square * cycle_variance / cycle
+        skew /= 1 - fed_back**3
+        own_step = decode_s + work_mean + load * cycle + fed_back * (met - cycle)
+        chain_s = np.maximum(own_step - cycle, 0.0) * fed_back / (1 - fed_back)
+        elasticity = np.interp(batch, self._batch, self._elasticity)
+        batch = np.minimum(batch + rate * chain_s / (1 - elasticity), self.most_batch)
+        apart = apart * (1 - 1 / replicas) ** 2
+        return _State(
+            rate=rate,
+            batch=batch,
+            variance=np.maximum(batch, 1e-9) * (noise / (1 - elasticity) / replicas + apart),
+            elasticity=elasticity,
+            load=load,
+            fed_back=fed_back,
+            work_mean=work_mean,
+            work_square=work_square,
+            decode_s=np.interp(batch, self._batch, self._decode_s),
+            cycle_s=cycle,
+            met_s=met,
+            met_variance=np.maximum(cycle_variance + skew - (cycle_variance / cycle) ** 2, 0.0),
+            own_step_s=own_step,
+            chain_s=chain_s,
         )
-        left, part = self._grid_place(batch)
-        low, high = self._prefill_s[left], self._prefill_s[left + 1]
-        own = low + (high - low) * part[..., None] + self._chunks * decode_s[..., None]
-        return _FirstToken(own_s=own, wait_mean_s=wait_mean, wait_variance=wait_square - wait_mean**2)
 
-    def _later_tokens(
-        self, batch: Floats, variance: Floats, elasticity: Floats, *, rate: Floats
-    ) -> _LaterTokens:
-        """A request of o tokens sees the mean batch of its o − 1 steps, and the prefills that fall into them."""
+    def _first_token(self, state: _State) -> _FirstToken:
+        """The rest of the step that the request meets, those that arrived in it too, and its own chunks."""
+        busy = -np.expm1(-state.batch) * (1 - state.load) + state.load
+        """Share of arrivals that find a step under way."""
+        met = state.met_s
+        mean = busy * met * (0.5 + state.load)
+        square = busy * (
+            (state.met_variance + met**2) * ((0.5 + state.load) ** 2 + 1 / 12)
+            + state.rate * met * state.work_square
+        )
+        left, part = self._grid_place(state.batch)
+        low, high = self._prefill_s[left], self._prefill_s[left + 1]
+        own = low + (high - low) * part[:, None] + self._chunks * state.decode_s[:, None]
+        return _FirstToken(own_s=own, wait_mean_s=mean, wait_variance=square - mean**2)
+
+    def _later_tokens(self, state: _State) -> _LaterTokens:
+        """A request of o tokens sees the mean batch of its m = o − 1 steps, and the prefills that fall into them.
+
+        The m steps are a delay busy period: y₀ is the step of its own prefill, yᵢ = T_d + the prefills that
+        arrived during yᵢ₋₁. Their sum has the mean m·C + (y₀ − C)·ρ(1 − ρᵐ)/(1 − ρ), and each prefill
+        counts with all those that arrive because of it.
+        """
         steps = self._output_steps
-        life = steps * (1 - elasticity[:, None]) / self._steps
+        life = steps * (1 - state.elasticity[:, None]) / self._steps
         """The request's steps over those in which the batch forgets what it was."""
-        seen = variance[:, None] * 2 * (life + np.expm1(-life)) / np.maximum(life, 1e-6) ** 2
-        around = _spread(batch[:, None, None], np.minimum(seen, variance[:, None])[..., None])
-        decode_s = np.interp(around, self._batch, self._decode_s)
-        work_mean = np.interp(around, self._batch, self._prefill_mean)
-        work_square = np.interp(around, self._batch, self._prefill_square)
-        load = np.minimum(rate[:, None, None] * work_mean, _LOAD_MOST)
-        token_s = decode_s / (1 - load)
-        met = rate[:, None, None] * token_s * steps[:, None]
-        """Prefills that fall into the request's life, in the mean."""
+        kept = np.minimum(2 * (life + np.expm1(-life)) / np.maximum(life, 1e-6) ** 2, 1.0)
+        around = _spread(state.batch[:, None, None], (state.variance[:, None] * kept)[..., None])
+        load, gain = state.fed_back[:, None], 1 / (1 - state.fed_back[:, None])
+        gone = load**steps
+        excess = np.maximum(state.own_step_s - state.cycle_s, 0.0)[:, None]
+        cycle = (state.decode_s / (1 - state.load))[:, None]
+        own_variance = state.work_square - state.work_mean**2 + state.rate * state.met_s * state.work_square
+        reach = steps - 2 * load * (1 - gone) * gain + load**2 * (1 - gone**2) / (1 - load**2)
+        total = steps * (cycle - state.decode_s[:, None]) + excess * load * (1 - gone) * gain
+        variance = (state.rate * state.work_square)[:, None] * gain**2 * (
+            cycle * reach + excess * gain * (1 - gone) ** 2
+        ) + (load * (1 - gone) * gain) ** 2 * own_variance[:, None]
+        alone = steps * state.decode_s[:, None] + excess
         return _LaterTokens(
-            decode_s=decode_s,
-            extra_s=token_s - decode_s,
-            extra_variance=rate[:, None, None] * token_s * work_square / steps[:, None],
-            untouched=np.exp(-met),
+            decode_s=np.interp(around, self._batch, self._decode_s),
+            extra_s=(total / steps)[..., None],
+            extra_variance=(variance / steps**2)[..., None],
+            untouched=np.exp(-state.rate[:, None] * alone)[..., None],
             share=self._output_share,
         )
 
-    def _admitted(self, batch: Floats, variance: Floats, *, rate: Floats) -> Floats:
+    def _admitted(self, state: _State) -> Floats:
         """Share of requests that need not queue for the KV cache or a place in the batch beyond their target.
 
         The batch is full with the normal tail's probability; then a place frees up every life/most_batch
         seconds, and the queue's tail falls as in a queue with that many servers.
         """
-        full = normal_cdf(-(self.most_batch - batch) / np.sqrt(variance))
-        life_s = batch / np.maximum(rate, 1e-12)
+        room = np.maximum(self.most_batch - state.batch, 0.0)
+        full = normal_cdf(-room / np.sqrt(state.variance))
+        life_s = state.batch / np.maximum(state.rate, 1e-12)
         least_target = min(float(one.ttft_target_s.min()) for one in self._classes)
-        drain = np.exp(-least_target * np.maximum(self.most_batch - batch, 0.0) / np.maximum(life_s, 1e-9))
-        return 1 - full * drain
+        return np.asarray(1 - full * np.exp(-least_target * room / np.maximum(life_s, 1e-9)))
 
     def _grid_place(self, batch: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
         step = np.log(self._batch[1] / self._batch[0])
@@ -278,8 +313,34 @@ class _Class:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _State:
+    """One replica of each shape, in the mean. Arrays over the shapes."""
+
+    rate: Floats
+    batch: Floats
+    variance: Floats
+    """Of the batch, over time."""
+    elasticity: Floats
+    """ε: of a decode step's time in the batch, the rate held."""
+    load: Floats
+    """ρ: share of the time that prefills take."""
+    fed_back: Floats
+    """ρ for the arrivals during a longer step than most: routing sends fewer to a replica that is behind."""
+    work_mean: Floats
+    work_square: Floats
+    decode_s: Floats
+    cycle_s: Floats
+    met_s: Floats
+    met_variance: Floats
+    own_step_s: Floats
+    """Mean length of the step that holds a request's own prefill."""
+    chain_s: Floats
+    """What a request waits in its first gaps for those that arrived during that step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _FirstToken:
-    """By shape × node of the batch (× prompt point)."""
+    """By shape (× prompt point)."""
 
     own_s: Floats
     wait_mean_s: Floats
@@ -298,23 +359,23 @@ class _LaterTokens:
     share: Floats
 
     def good(self, target_s: float) -> Floats:
-        """By shape × node: P(TPOT ≤ target)."""
+        """By shape: P(TPOT ≤ target)."""
         slack = target_s - self.decode_s
         touched = np.maximum(1 - self.untouched, 1e-9)
         mean = self.extra_s / touched
         variance = np.maximum(self.extra_variance / touched - self.untouched * mean**2, 0.0)
         late = touched * (1 - gamma_cdf(slack, mean=mean, variance=variance))
         good = np.where(slack > 0, 1 - late, 0.0)
-        return np.asarray(np.einsum("nok,o->nk", good, self.share) + (1 - self.share.sum()))
+        return np.asarray(self.share @ (good @ _WEIGHTS).T + (1 - self.share.sum()))
 
     @property
     def mean_s(self) -> Floats:
-        return np.asarray(np.einsum("nok,o,k->n", self.decode_s + self.extra_s, self.share, _WEIGHTS))
+        return np.asarray(self.share @ ((self.decode_s + self.extra_s) @ _WEIGHTS).T)
 
     @property
     def variance(self) -> Floats:
         square = (self.decode_s + self.extra_s) ** 2 + self.extra_variance
-        return np.asarray(np.einsum("nok,o,k->n", square, self.share, _WEIGHTS)) - self.mean_s**2
+        return np.asarray(self.share @ (square @ _WEIGHTS).T) - self.mean_s**2
 
 
 def _spread(mean: Floats, variance: Floats) -> Floats:

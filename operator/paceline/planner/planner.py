@@ -1,257 +1,414 @@
-"""Observation in, decision out: the order in which the rules are asked.
+"""Observation in, decision out: the order in which the parts are asked.
 
-Called by the controller and the simulator, once a tick and service. The state is an argument; what is kept
-between two calls in the object is a cache of tables and changes no answer.
+Called by the controller and the simulator, once a tick and service. The state is an argument; what is kept in
+the object between two calls is a cache of tables, which changes no answer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Final
 
+from paceline.planner import calibration, without_table
+from paceline.planner.calm import band_of, lowered_to, recorded
 from paceline.planner.capacity import least_replicas, room
-from paceline.planner.decision import Candidate, Decision, Limit, Reason
+from paceline.planner.choice import Chooser
+from paceline.planner.decision import Decision, Limit, Reason
 from paceline.planner.demand import Demand, demand_of
+from paceline.planner.experience import experienced
+from paceline.planner.explain import candidates_of, runner_up_of, would_change
 from paceline.planner.ladder import Ladder, ladder
-from paceline.planner.mix import Mix, points_of
-from paceline.planner.observation import Observation, Shape
+from paceline.planner.mix import Mix
+from paceline.planner.observation import Group, Lengths, Observation, Shape
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.settings import PlannerSettings
-from paceline.planner.state import PlannerState, Recommendation
+from paceline.planner.size_change import with_needs
+from paceline.planner.state import Blend, PlannerState
+from paceline.planner.surface import Surface
+from paceline.planner.trust import Assessment, assess
+from paceline.planner.workload import mix_of, remembered
 from paceline_core.timing import StepTiming
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choice:
-    """A shape and why, before the candidates are written down."""
-
-    shape: Shape
-    wanted: Shape
-    """What it would be with no regard to calm."""
-    reason: Reason
-    message: str
-    feasible: bool | None
-    limit: Limit = "None"
+_CACHED_SURFACES: Final = 24
+_MORE: Final[Reason] = "QueueingAboveTarget"
+_SAME: Final[Reason] = "Steady"
+_STEADY_CHANGE: Final = 0.2
+"""Of the rate over one look-ahead: above, misses are those of a ramp and say nothing about the model."""
+_ASSUMED: Final = Blend(
+    prompt=Lengths(upper_tokens=(64, 256, 1024, 2048, 4096), counts=(1, 3, 8, 5, 3), mean_tokens=1000.0),
+    output=Lengths(upper_tokens=(16, 64, 128, 256, 512), counts=(1, 3, 5, 7, 4), mean_tokens=200.0),
+    cached_prompt_share=0.0,
+)
+"""Chat, until the first requests tell."""
 
 
 class Planner:
     """The planner of one service.
 
     `timing` has one entry a tensor-parallel size that the model can run at; a size without an entry is never
-    chosen. An empty mapping is allowed: then the size is held.
+    chosen. An empty mapping is allowed: then the size is held, and replicas go by experience alone.
     """
 
     def __init__(self, *, timing: Mapping[int, StepTiming], settings: PlannerSettings | None = None) -> None:
         self._timing = dict(timing)
         self._settings = settings or PlannerSettings()
+        self._surfaces: dict[tuple[object, ...], Surface] = {}
+        self._mixes: dict[Blend, Mix | None] = {}
 
     def decide(self, observation: Observation, state: PlannerState | None = None) -> Decision:
-        state = state or PlannerState()
-        state = _with_mix(observation, state)
-        demand = demand_of(observation, settings=self._settings)
-        mix = _mix_of(state)
-        if demand is None or mix is None or observation.current is None:
-            return self._hold(observation, state, demand, mix)
-        ladders = self._ladders(observation, mix, demand)
-        choice = self._choose(observation, state, demand, ladders)
-        return self._decision(observation, state, choice, ladders)
+        before = state or PlannerState()
+        memory = remembered(before.mix, observation)
+        state = _settled(observation, replace(before, mix=memory))
+        demand, state = demand_of(observation, state, settings=self._settings)
+        if observation.current is None:
+            return self._first(observation, state, demand)
+        blend = memory.used if memory is not None else None
+        mix = self._mix(blend)
+        if demand is None or mix is None or blend is None:
+            return self._held(observation, state, "rate" if demand is None else "mix of lengths")
+        steady = abs(math.log(max(demand.expected_per_s, 1e-9) / max(demand.measured_per_s or 0, 1e-9)))
+        assessment = assess(
+            observation, mix=mix, settled=_has_settled(observation, state) and steady < _STEADY_CHANGE
+        )
+        if observation.current.tensor_parallel_size not in self._timing:
+            return self._by_experience(observation, state, demand, assessment)
+        # What this look teaches counts from the next one on: so more traffic never asks for less.
+        ladders = self._ladders(observation, before, blend, demand)
+        if not ladders:
+            return self._nothing_fits(observation, state)
+        if steady < _STEADY_CHANGE:
+            state = self._learned(observation, state, demand, blend)
+        return self._chosen(observation, state, demand, blend, ladders, assessment)
 
-    def _ladders(self, observation: Observation, mix: Mix, demand: Demand) -> tuple[Ladder, ...]:
-        goal = observation.goal
-        sizes = [size for size in sorted(set(goal.allowed_tensor_parallel_sizes)) if size in self._timing]
-        most = max(self._settings.max_candidates // max(len(sizes), 1), 1)
+    def _chosen(
+        self,
+        observation: Observation,
+        state: PlannerState,
+        demand: Demand,
+        blend: Blend,
+        ladders: tuple[Ladder, ...],
+        assessment: Assessment,
+    ) -> Decision:
+        chooser = Chooser(
+            observation=observation,
+            state=state,
+            demand=demand,
+            ladders=ladders,
+            assessment=assessment,
+            tried=frozenset(one.tensor_parallel_size for one in state.calibrations if one.measurements),
+            cached_share=blend.cached_prompt_share,
+            settings=self._settings,
+        )
+        passed_s = _passed_s(observation, state)
+        state = with_needs(
+            state, ladders, allowed=chooser.allowed, now_s=observation.now_s, passed_s=passed_s
+        )
+        choice = replace(chooser, state=state).choose()
+        candidates = candidates_of(
+            choice, ladders, observation=observation, state=state, settings=self._settings
+        )
+        denied = {} if choice.feasible else self._denied(observation, state, blend)
+        current = observation.current
+        moved = current is not None and choice.shape.tensor_parallel_size != current.tensor_parallel_size
+        band = band_of(state, now_s=observation.now_s, settings=self._settings)
+        after = recorded(
+            observation,
+            state,
+            proven=choice.proven,
+            chosen=choice.shape,
+            band=band,
+            settings=self._settings,
+        )
+        after = replace(
+            after,
+            last_safe=choice.shape if demand.measured_per_s is not None else state.last_safe,
+            looked_at_s=observation.now_s,
+            size_changed_at_s=observation.now_s if moved else state.size_changed_at_s,
+            size_needs_since_s=None if moved else after.size_needs_since_s,
+            recommendations=() if moved else after.recommendations,
+        )
+        shape = choice.shape
+        predicted = next((one.prediction for one in candidates if one.shape == shape), None)
+        season = ", as at this time of day before" if demand.seasonal else ""
+        return Decision(
+            shape=shape,
+            reason=choice.reason,
+            message=f"{_words(shape)} for {demand.planned_per_s:.3g} requests/s{season}: {choice.why}",
+            feasible=choice.feasible,
+            limit=choice.limit,
+            predicted=predicted,
+            candidates=candidates,
+            would_change=would_change(
+                choice, observation=observation, state=after, demand=demand, denied=denied
+            ),
+            confidence=assessment.factor
+            * calibration.certainty(state.calibrations, shape.tensor_parallel_size),
+            state=after,
+            runner_up=runner_up_of(candidates, objective=observation.goal.objective),
+            demand_per_s=demand.planned_per_s,
+            problems=assessment.problems,
+        )
+
+    # what is known of the sizes
+
+    def _ladders(
+        self, observation: Observation, state: PlannerState, blend: Blend, demand: Demand
+    ) -> tuple[Ladder, ...]:
+        goal, current = observation.goal, observation.current
         found = []
-        for size in sizes:
+        for size in sorted(set(goal.allowed_tensor_parallel_sizes)):
             there = room(observation, size)
-            if there.most < least_replicas(goal):
+            if size not in self._timing or there.most < 1:
                 continue
-            model = ReplicaModel(self._timing[size], mix=mix, goal=goal)
+            surface = self._surface(observation, state, blend, size)
+            mine = current is not None and current.tensor_parallel_size == size
             found.append(
                 ladder(
-                    model,
+                    surface,
                     size=size,
                     room=there,
-                    least=least_replicas(goal),
-                    requests_per_s=demand.requests_per_s,
-                    most_candidates=most,
+                    least=min(least_replicas(goal), there.most),
+                    current=current.replicas if current is not None and mine else 0,
+                    demand=demand,
+                    capacity_factor=state.capacity_factor,
                 )
             )
         return tuple(found)
 
-    def _hold(
-        self, observation: Observation, state: PlannerState, demand: Demand | None, mix: Mix | None
-    ) -> Decision:
-        goal, current = observation.goal, observation.current
-        if current is None:
-            sizes = sorted(set(goal.allowed_tensor_parallel_sizes))
-            fitting = [size for size in sizes if room(observation, size).most >= 1]
-            size = (fitting or sizes)[0]
-            shape = Shape(tensor_parallel_size=size, replicas=least_replicas(goal))
-            message = f"first shape: {shape.replicas} × TP{size}; nothing has been measured yet"
-            return _bare(shape, "FirstShape", message, state, limit="None" if fitting else "Inventory")
-        what = "the request rate is unknown" if demand is None else "the mix of lengths is unknown"
-        notes = f" ({'; '.join(observation.notes)})" if observation.notes else ""
-        message = f"{what}{notes}: held at {current.replicas} × TP{current.tensor_parallel_size}"
-        held = replace(current, replicas=max(current.replicas, least_replicas(goal)))
-        return _bare(held, "MetricsUnknown", message, state)
+    def _denied(self, observation: Observation, state: PlannerState, blend: Blend) -> dict[int, Surface]:
+        sizes = set(self._timing) - set(observation.goal.allowed_tensor_parallel_sizes)
+        return {size: self._surface(observation, state, blend, size) for size in sorted(sizes)}
 
-    def _choose(
-        self, observation: Observation, state: PlannerState, demand: Demand, ladders: tuple[Ladder, ...]
-    ) -> _Choice:
-        goal, current = observation.goal, observation.current
-        assert current is not None
-        wanted = 1 - (1 - goal.objective) * self._settings.miss_allowance
-        mine = next((one for one in ladders if one.size == current.tensor_parallel_size), None)
-        held_size = observation.changing or not self._may_change_size(observation, state)
-        reach = [one for one in ladders if one.least(attainment=wanted) is not None]
-        if mine is not None and (held_size or mine in reach):
-            reach = [one for one in reach if one is mine] or [mine]
-        best = min(
-            reach or ladders,
-            key=lambda one: (_gpus(one, wanted), -_best(one), one.size),
-            default=None,
+    def _surface(self, observation: Observation, state: PlannerState, blend: Blend, size: int) -> Surface:
+        goal = observation.goal
+        scale = calibration.scales(state.calibrations, self._timing)[size]
+        held = next((one for one in observation.groups if one.tensor_parallel_size == size), None)
+        kv_cache_tokens = held.kv_cache_tokens if held is not None else None
+        key = (
+            size,
+            scale,
+            kv_cache_tokens,
+            blend.prompt,
+            blend.output,
+            blend.cached_prompt_share,
+            goal.targets,
+            goal.max_sequences,
+            goal.max_batched_tokens,
         )
-        if best is None:
-            message = f"no allowed size fits: held at {current.replicas} × TP{current.tensor_parallel_size}"
-            return _Choice(
-                shape=current,
-                wanted=current,
-                reason="Limited",
-                message=message,
-                feasible=False,
-                limit="Inventory",
-            )
-        needed = best.least(attainment=wanted)
-        feasible = needed is not None
-        replicas = int(best.replicas[-1]) if needed is None else needed
-        replicas = min(replicas + goal.spare_replicas, max(best.room.most, least_replicas(goal)))
-        wish = Shape(tensor_parallel_size=best.size, replicas=replicas)
-        shape, reason = self._calm(observation, state, wish, demand)
-        if not feasible and reason != "Steady":
-            reason = "Limited"
-        rate = f"{demand.requests_per_s:.3g} requests/s"
-        message = f"{shape.replicas} × TP{shape.tensor_parallel_size} for {rate}"
-        limit: Limit = "None" if feasible else best.room.limit
-        return _Choice(
-            shape=shape, wanted=wish, reason=reason, message=message, feasible=feasible, limit=limit
-        )
+        found = self._surfaces.get(key)
+        if found is None:
+            timing = self._timing[size].corrected(scale=scale)
+            if kv_cache_tokens is not None and kv_cache_tokens > 0:
+                timing = replace(timing, kv_cache_tokens=kv_cache_tokens)
+            mix = self._mix(blend)
+            assert mix is not None
+            found = Surface(ReplicaModel(timing, mix=mix, goal=goal))
+            while len(self._surfaces) >= _CACHED_SURFACES:
+                self._surfaces.pop(next(iter(self._surfaces)))
+            self._surfaces[key] = found
+        return found
 
-    def _may_change_size(self, observation: Observation, state: PlannerState) -> bool:
-        since = state.size_changed_at_s
-        return since is None or observation.now_s - since >= observation.goal.min_dwell_s
+    def _mix(self, blend: Blend | None) -> Mix | None:
+        if blend is None:
+            return None
+        key = blend
+        if key not in self._mixes:
+            if len(self._mixes) > 1:
+                self._mixes.pop(next(iter(self._mixes)))
+            self._mixes[key] = mix_of(blend)
+        return self._mixes[key]
 
-    def _calm(
-        self, observation: Observation, state: PlannerState, shape: Shape, demand: Demand
-    ) -> tuple[Shape, Reason]:
-        """Up at once; down to the most that was wanted within the stabilization window."""
-        current = observation.current
-        assert current is not None
-        if shape.tensor_parallel_size != current.tensor_parallel_size:
-            return shape, "FloorAboveTarget"
-        if shape.replicas > current.replicas:
-            return shape, "Backlog" if demand.backlog_per_s > demand.measured_per_s else "QueueingAboveTarget"
-        window = observation.goal.scale_down_stabilization_s
-        recent = [
-            one.shape.replicas
-            for one in state.recommendations
-            if observation.now_s - one.at_s <= window
-            and one.shape.tensor_parallel_size == shape.tensor_parallel_size
-        ]
-        oldest = min((one.at_s for one in state.recommendations), default=observation.now_s)
-        most = max([shape.replicas, *recent])
-        if observation.now_s - oldest < window:
-            most = max(most, current.replicas)
-        most = min(most, current.replicas)
-        if most < current.replicas:
-            return replace(shape, replicas=most), "CheaperShapeSafe"
-        return current, "Steady"
-
-    def _decision(
-        self, observation: Observation, state: PlannerState, choice: _Choice, ladders: tuple[Ladder, ...]
-    ) -> Decision:
-        current = observation.current
-        candidates = []
-        predicted = None
-        for one in ladders:
-            for index in range(one.replicas.size):
-                shape = one.shape(index)
-                prediction = one.outlook.prediction(index)
-                chosen = shape == choice.shape
-                predicted = prediction if chosen else predicted
-                rejected = None if chosen else "not chosen"
-                candidates.append(
-                    Candidate(shape=shape, gpus=shape.gpus, prediction=prediction, rejected=rejected)
-                )
-        now = observation.now_s
-        kept = tuple(
-            one
-            for one in state.recommendations
-            if now - one.at_s <= observation.goal.scale_down_stabilization_s * 1.5
-        )
-        changed = current is not None and choice.shape.tensor_parallel_size != current.tensor_parallel_size
-        state = replace(
+    def _learned(
+        self,
+        observation: Observation,
+        state: PlannerState,
+        demand: Demand,
+        blend: Blend,
+    ) -> PlannerState:
+        """Once a window in which nothing changed: κ and the capacity factor."""
+        group = _only(observation)
+        rate, window_s = demand.measured_per_s, observation.traffic.window_s
+        last = state.learned_at_s
+        if group is None or rate is None or not _has_settled(observation, state):
+            return state
+        if last is not None and observation.now_s - last < window_s:
+            return state
+        surface = self._surface(observation, state, blend, group.tensor_parallel_size)
+        passed_s = window_s if last is None else observation.now_s - last
+        per_replica = rate / group.ready
+        learned = replace(
             state,
-            last_safe=choice.shape,
-            recommendations=(*kept, Recommendation(at_s=now, shape=choice.wanted)),
-            size_changed_at_s=now if changed else state.size_changed_at_s,
+            learned_at_s=observation.now_s,
+            calibrations=calibration.updated(
+                state.calibrations,
+                group=group,
+                model=surface.model,
+                rate_per_replica=per_replica,
+                passed_s=passed_s,
+            ),
         )
+        good, seen = observation.attainment.fresh, observation.attainment.samples
+        if good is not None and 0 <= good <= 1 and per_replica < surface.most_rate:
+            miss = surface.miss_one(per_replica / state.capacity_factor, replicas=group.ready)
+            requests = rate * window_s if seen is None else seen
+            learned = experienced(
+                learned, attainment=good, predicted=1 - miss, requests=requests, passed_s=passed_s
+            )
+        return learned
+
+    # answers without a choice among candidates
+
+    def _first(self, observation: Observation, state: PlannerState, demand: Demand | None) -> Decision:
+        """Nothing runs: the cheapest size that the targets allow, for what is known of the traffic."""
+        goal = observation.goal
+        sizes = sorted(set(goal.allowed_tensor_parallel_sizes))
+        fitting = [size for size in sizes if room(observation, size).most >= 1]
+        blend = state.mix.used if state.mix is not None else _ASSUMED
+        timed = {
+            size: self._surface(observation, state, blend, size) for size in fitting if size in self._timing
+        }
+        budget = 1 - goal.objective
+        floors = {size: 1 - one.floor_attainment for size, one in timed.items()}
+        enough = [size for size in timed if floors[size] < budget]
+        size = (
+            enough[0]
+            if enough
+            else min(floors, key=lambda one: floors[one])
+            if floors
+            else (fitting or sizes)[0]
+        )
+        replicas = least_replicas(goal)
+        if demand is not None and size in timed:
+            one = ladder(
+                timed[size],
+                size=size,
+                room=room(observation, size),
+                least=replicas,
+                current=0,
+                demand=demand,
+                capacity_factor=1.0,
+            )
+            wanted = floors[size] + self._settings.miss_allowance * max(budget - floors[size], 0.0)
+            replicas = one.least(wanted) or one.most
+        replicas = max(min(replicas + goal.spare_replicas, max(room(observation, size).most, 1)), 1)
+        shape = Shape(tensor_parallel_size=size, replicas=replicas)
+        known = "chat is assumed" if state.mix is None else "the mix of lengths is known"
+        return self._bare(
+            observation,
+            shape,
+            "FirstShape",
+            f"{_words(shape)} to begin with: {known}, and targets decide the size",
+            state,
+            limit="None" if fitting else "Inventory",
+        )
+
+    def _held(self, observation: Observation, state: PlannerState, unknown: str) -> Decision:
+        """Never below what runs, nor below the last shape that fresh figures asked for."""
+        current, last = observation.current, state.last_safe
+        assert current is not None
+        replicas = max(current.replicas, least_replicas(observation.goal))
+        if last is not None and last.tensor_parallel_size == current.tensor_parallel_size:
+            replicas = max(replicas, last.replicas)
+        there = room(observation, current.tensor_parallel_size)
+        shape = replace(current, replicas=max(min(replicas, there.most), 1))
+        notes = f" ({'; '.join(observation.notes)})" if observation.notes else ""
+        message = f"{_words(shape)}, held: the {unknown} is unknown{notes}"
+        return self._bare(observation, shape, "MetricsUnknown", message, state)
+
+    def _by_experience(
+        self, observation: Observation, state: PlannerState, demand: Demand, assessment: Assessment
+    ) -> Decision:
+        current = observation.current
+        assert current is not None
+        found = without_table.sized(observation, state, demand, settled=_has_settled(observation, state))
+        state, goal = found.state, observation.goal
+        there = room(observation, current.tensor_parallel_size)
+        wanted = max(found.replicas, least_replicas(goal)) + goal.spare_replicas
+        proven = replace(current, replicas=max(min(wanted, there.most), 1))
+        band = band_of(state, now_s=observation.now_s, settings=self._settings)
+        shape, reason = proven, _MORE
+        if proven.replicas <= current.replicas <= there.most:
+            shape, reason = current, _SAME
+            if assessment.may_lower and demand.measured_per_s is not None and not observation.changing:
+                lowered = lowered_to(observation, state, proven=proven.replicas, band=band)
+                shape = replace(current, replicas=lowered)
+                reason = reason if lowered == current.replicas else "CheaperShapeSafe"
+        state = recorded(observation, state, proven=proven, chosen=shape, band=band, settings=self._settings)
+        state = replace(state, last_safe=shape, looked_at_s=observation.now_s)
+        message = f"{_words(shape)}: {found.why}"
+        limit = there.limit if wanted > there.most else "None"
+        return self._bare(observation, shape, reason, message, state, limit=limit)
+
+    def _nothing_fits(self, observation: Observation, state: PlannerState) -> Decision:
+        current = observation.current
+        assert current is not None
+        there = room(observation, current.tensor_parallel_size)
+        shape = replace(current, replicas=max(min(current.replicas, there.most), 1))
+        message = f"{_words(shape)}, held: not one replica of any allowed size fits"
+        decision = self._bare(observation, shape, "Limited", message, state, limit=there.limit)
+        return replace(decision, feasible=False)
+
+    def _bare(
+        self,
+        observation: Observation,
+        shape: Shape,
+        reason: Reason,
+        message: str,
+        state: PlannerState,
+        *,
+        limit: Limit = "None",
+    ) -> Decision:
         return Decision(
-            shape=choice.shape,
-            reason=choice.reason,
-            message=choice.message,
-            feasible=choice.feasible,
-            limit=choice.limit,
-            predicted=predicted,
-            candidates=tuple(candidates),
+            shape=shape,
+            reason=reason,
+            message=message,
+            feasible=None,
+            limit=limit,
+            predicted=None,
+            candidates=(),
             would_change=(),
             confidence=0.0,
-            state=state,
+            state=replace(state, looked_at_s=observation.now_s),
         )
 
 
-def _gpus(one: Ladder, attainment: float) -> float:
-    needed = one.least(attainment=attainment)
-    return math.inf if needed is None else needed * one.size
-
-
-def _best(one: Ladder) -> float:
-    return float(one.outlook.attainment.max())
-
-
-def _bare(
-    shape: Shape, reason: Reason, message: str, state: PlannerState, *, limit: Limit = "None"
-) -> Decision:
-    return Decision(
-        shape=shape,
-        reason=reason,
-        message=message,
-        feasible=None,
-        limit=limit,
-        predicted=None,
-        candidates=(),
-        would_change=(),
-        confidence=0.0,
-        state=state,
+def _settled(observation: Observation, state: PlannerState) -> PlannerState:
+    group, current = _only(observation), observation.current
+    quiet = (
+        group is not None
+        and current is not None
+        and group.ready == current.replicas
+        and (
+            group.tensor_parallel_size == current.tensor_parallel_size
+            and not group.starting
+            and not group.draining
+            and not observation.changing
+        )
     )
+    since = state.settled_since_s
+    if quiet and (since is None or since > observation.now_s):
+        return replace(state, settled_since_s=observation.now_s)
+    return state if quiet else replace(state, settled_since_s=None)
 
 
-def _with_mix(observation: Observation, state: PlannerState) -> PlannerState:
-    traffic = observation.traffic
-    cached = traffic.cached_prompt_share.fresh
-    known = cached is not None and math.isfinite(cached)
-    return replace(
-        state,
-        prompt=traffic.prompt or state.prompt,
-        output=traffic.output or state.output,
-        cached_prompt_share=min(max(cached, 0.0), 0.99) if known and cached is not None else 0.0,
-    )
+def _has_settled(observation: Observation, state: PlannerState) -> bool:
+    """Long enough for every window to show this shape alone."""
+    since = state.settled_since_s
+    return since is not None and observation.now_s - since >= 1.5 * observation.traffic.window_s
 
 
-def _mix_of(state: PlannerState) -> Mix | None:
-    if state.prompt is None or state.output is None:
-        return None
-    prompt, output = points_of(state.prompt), points_of(state.output)
-    if prompt is None or output is None:
-        return None
-    return Mix(prompt=prompt, output=output, cached_share=state.cached_prompt_share)
+def _only(observation: Observation) -> Group | None:
+    """The one group that serves; None where there are two or none."""
+    serving = [one for one in observation.groups if one.ready or one.starting]
+    return serving[0] if len(serving) == 1 and serving[0].ready else None
+
+
+def _passed_s(observation: Observation, state: PlannerState) -> float:
+    last = state.looked_at_s
+    return 15.0 if last is None else min(max(observation.now_s - last, 0.0), 600.0)
+
+
+def _words(shape: Shape) -> str:
+    return f"{shape.replicas} × TP{shape.tensor_parallel_size}"

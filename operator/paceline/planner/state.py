@@ -19,15 +19,112 @@ class Recommendation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Blend:
+    """A mix of lengths."""
+
+    prompt: Lengths
+    output: Lengths
+    cached_prompt_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixMemory:
+    """The mix, added up over looks and forgotten slowly."""
+
+    blend: Blend
+    at_s: float
+    used: Blend
+    """What predictions are made for: it follows the blend in steps that matter."""
+    used_at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoothed:
+    """The rate, smoothed once and twice with one time constant."""
+
+    once: float
+    twice: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastForecast:
+    """What each expert said at a time of the rate one look-ahead later."""
+
+    at_s: float
+    look_ahead_s: float
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastMemory:
+    at_s: float
+    smoothed: tuple[Smoothed, ...]
+    """One a time constant."""
+    squares: tuple[float, ...]
+    """Mean square of each expert's logarithmic error, one an expert."""
+    under_squares: tuple[float, ...]
+    """The same over the errors with more traffic than was said; 0 stands for the others."""
+    weight: float
+    """How many errors these means rest on."""
+    pending: tuple[PastForecast, ...]
+    """Not yet compared, oldest first."""
+    profile: tuple[float, ...]
+    """Rate by time of day, one a slot; negative where no day was seen yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What is known of κ at one tensor-parallel size: the logarithm of the correction, and its variance."""
+
+    tensor_parallel_size: int
+    mean: float
+    variance: float
+    measurements: int
+    outliers: int
+    """In a row, on one side: an odd figure is left out, a lasting shift is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoreboard:
+    """Observed misses against predicted ones, decaying."""
+
+    requests: float
+    observed: float
+    predicted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeNeed:
+    """GPUs that the service would have needed at one tensor-parallel size, averaged over the last while."""
+
+    tensor_parallel_size: int
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannerState:
-    version: int = 1
+    version: int = 2
     last_safe: Shape | None = None
     """The last shape that was chosen from fresh figures."""
     recommendations: tuple[Recommendation, ...] = ()
     """Of the stabilization window, oldest first."""
-    prompt: Lengths | None = None
-    output: Lengths | None = None
-    """The last mix that was known."""
-    cached_prompt_share: float = 0.0
+    mix: MixMemory | None = None
+    forecast: ForecastMemory | None = None
+    calibrations: tuple[Calibration, ...] = ()
+    scoreboard: Scoreboard | None = None
+    capacity_factor: float = 1.0
+    """Capacity as experienced over capacity as predicted: below 1 the model was too hopeful."""
+    size_needs: tuple[SizeNeed, ...] = ()
+    size_needs_since_s: float | None = None
     size_changed_at_s: float | None = None
     """When the tensor-parallel size was last decided anew."""
+    lowered_at_s: tuple[float, ...] = ()
+    """When replicas were taken away lately."""
+    reversed_at_s: tuple[float, ...] = ()
+    """When replicas were added soon after some had been taken away."""
+    settled_since_s: float | None = None
+    """Since when all that is told to run has been Ready; None: something starts, drains or changes."""
+    looked_at_s: float | None = None
+    learned_at_s: float | None = None
+    safe_rate_per_replica: float | None = None
+    """Without a timing table: the highest rate of one replica at which the objective was met."""

@@ -1,0 +1,205 @@
+"""The rules in their order: from ladders to one shape, with the reason in a word and in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from paceline.planner.calm import Band, band_of, lowered_to
+from paceline.planner.capacity import least_replicas
+from paceline.planner.decision import Limit, Reason
+from paceline.planner.demand import Demand
+from paceline.planner.ladder import Ladder
+from paceline.planner.observation import Goal, Observation, Shape
+from paceline.planner.settings import PlannerSettings
+from paceline.planner.size_change import Change, change_of, dwelt
+from paceline.planner.state import PlannerState
+from paceline.planner.trust import Assessment
+
+_NEAR_BEST: Final = 0.1
+"""When no shape is enough: so much of the error budget is not worth a replica."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    shape: Shape
+    proven: Shape
+    """The smallest shape that this look proves safe, at the chosen size: what a later way down goes by."""
+    ladder: Ladder
+    reason: Reason
+    why: str
+    feasible: bool
+    limit: Limit
+    allowed_miss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chooser:
+    """One look: everything that the rules go by."""
+
+    observation: Observation
+    state: PlannerState
+    demand: Demand
+    ladders: Sequence[Ladder]
+    assessment: Assessment
+    tried: frozenset[int]
+    cached_share: float
+    settings: PlannerSettings
+
+    def choose(self) -> Choice:
+        """The current size is on the ladders, or some other is: the caller made sure."""
+        mine = self._mine()
+        change = change_of(
+            self.observation,
+            self.state,
+            mine=mine,
+            ladders=self.ladders,
+            allowed=self.allowed,
+            tried=self.tried,
+            look_ahead_s=self.demand.look_ahead_s,
+            cached_share=self.cached_share,
+            settings=self.settings,
+        )
+        if change is not None:
+            return self._moved(change)
+        return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
+
+    def allowed(self, one: Ladder) -> float:
+        """Misses that may be expected before replicas are added: a share of what the floor leaves."""
+        return _allowed(self._goal, one, self.settings.miss_allowance)
+
+    @property
+    def _goal(self) -> Goal:
+        return self.observation.goal
+
+    @property
+    def _current(self) -> Shape:
+        assert self.observation.current is not None
+        return self.observation.current
+
+    def _mine(self) -> Ladder | None:
+        size = self._current.tensor_parallel_size
+        return next((one for one in self.ladders if one.size == size), None)
+
+    def _moved(self, change: Change) -> Choice:
+        to = change.to
+        strict = _allowed(self._goal, to, self.settings.down_miss_allowance)
+        replicas = to.least(strict) or to.least(self.allowed(to))
+        feasible = replicas is not None
+        shape = self._bounded(to, self._best_effort(to) if replicas is None else replicas)
+        return Choice(
+            shape=shape,
+            proven=shape,
+            ladder=to,
+            reason=change.reason,
+            why=change.why,
+            feasible=feasible,
+            limit="None" if feasible else self._limit(to),
+            allowed_miss=self.allowed(to),
+        )
+
+    def _replicas(self, mine: Ladder) -> Choice:
+        band = band_of(self.state, now_s=self.observation.now_s, settings=self.settings)
+        allowed = self.allowed(mine)
+        down = _allowed(self._goal, mine, self.settings.down_miss_allowance * band.allowance_factor)
+        needed, proven = mine.least(allowed), mine.least(down)
+        best_effort = self._best_effort(mine)
+        wanted = self._bounded(mine, best_effort if needed is None else needed)
+        safe = self._bounded(mine, proven or max(best_effort, needed or 0))
+        shape, reason, why = self._moved_replicas(mine, wanted=wanted, safe=safe, band=band)
+        feasible = any(one.least(1 - self._goal.objective) is not None for one in self.ladders)
+        limit: Limit = "None"
+        if needed is None:
+            limit = self._limit(mine)
+            reason, why = self._short(mine, feasible=feasible, reason=reason, why=why)
+        elif needed < least_replicas(self._goal) == shape.replicas:
+            limit = "MinReplicas"
+        return Choice(
+            shape=shape,
+            proven=safe,
+            ladder=mine,
+            reason=reason,
+            why=why,
+            feasible=feasible,
+            limit=limit,
+            allowed_miss=allowed,
+        )
+
+    def _moved_replicas(
+        self, mine: Ladder, *, wanted: Shape, safe: Shape, band: Band
+    ) -> tuple[Shape, Reason, str]:
+        current = self._current
+        most = self._bounded(mine, mine.most)
+        if wanted.tensor_parallel_size != current.tensor_parallel_size or current.replicas > most.replicas:
+            # Bounds, budget or GPUs have shrunk: no calm to keep.
+            return (
+                replace(wanted, replicas=min(wanted.replicas, most.replicas)),
+                "Limited",
+                "the bounds changed",
+            )
+        if wanted.replicas > current.replicas:
+            reason, why = self._why_more(mine)
+            return wanted, reason, why
+        if current.replicas < least_replicas(self._goal):
+            return wanted, "Limited", "the fewest replicas that the spec allows"
+        if safe.replicas >= current.replicas:
+            return current, "Steady", "this is enough, and one less would not be"
+        if self.observation.changing:
+            return current, "ChangeUnderWay", "nothing is taken away while the size changes"
+        if self.demand.measured_per_s is None:
+            return current, "MetricsUnknown", "the request rate is unknown: nothing is taken away"
+        if not self.assessment.may_lower:
+            wrong = "; ".join((*self.assessment.problems, *self.assessment.unknown))
+            return current, "MetricsUnknown", f"nothing is taken away on doubtful figures: {wrong}"
+        lowered = lowered_to(self.observation, self.state, proven=safe.replicas, band=band)
+        if lowered < current.replicas:
+            why = f"{mine.miss_at(lowered):.2%} of requests are expected to miss at the smaller shape{band.note}"
+            return replace(current, replicas=lowered), "CheaperShapeSafe", why
+        window_s = band.window_s(self._goal.scale_down_stabilization_s)
+        why = f"{safe.replicas} would do now, but not over the last {window_s:.0f} s{band.note}"
+        return current, "Steady", why
+
+    def _why_more(self, mine: Ladder) -> tuple[Reason, str]:
+        here = mine.miss_at(self._current.replicas)
+        if self.demand.backlog_per_s > 0.1 * self.demand.planned_per_s:
+            waiting = self.demand.backlog_per_s * self.settings.recovery_s
+            return (
+                "Backlog",
+                f"{waiting:.0f} requests wait, to be worked off in {self.settings.recovery_s:.0f} s",
+            )
+        why = f"{here:.1%} of requests would miss with {self._current.replicas}"
+        if self.demand.growing:
+            return "ForecastAboveCapacity", f"{why}, {self.demand.look_ahead_s:.0f} s from now"
+        return "QueueingAboveTarget", why
+
+    def _short(self, mine: Ladder, *, feasible: bool, reason: Reason, why: str) -> tuple[Reason, str]:
+        """This size is not enough, and yet it stays."""
+        if feasible and self.observation.changing:
+            return "ChangeUnderWay", f"{why}; another size would do, after the change under way"
+        if feasible and not dwelt(self.observation, self.state):
+            return "Dwelling", f"{why}; another size would do, after the dwell time"
+        if reason == "MetricsUnknown":
+            return reason, why
+        best = float(mine.miss[-1])
+        return "Limited", f"the best that fits misses in {best:.1%} of all cases"
+
+    def _best_effort(self, one: Ladder) -> int:
+        """Where nothing is enough: the fewest replicas that come near the best there is, and carry the load."""
+        near = float(one.miss[-1]) + _NEAR_BEST * (1 - self._goal.objective)
+        if one.miss[-1] > 0.5:
+            return one.most
+        return one.least(near) or one.most
+
+    def _bounded(self, one: Ladder, replicas: int) -> Shape:
+        least = least_replicas(self._goal)
+        found = min(replicas + self._goal.spare_replicas, max(one.room.most, 1))
+        return Shape(tensor_parallel_size=one.size, replicas=max(found, min(least, max(one.room.most, 1))))
+
+    def _limit(self, one: Ladder) -> Limit:
+        return "TensorParallelSizes" if one.floor_miss >= 1 - self._goal.objective else one.room.limit
+
+
+def _allowed(goal: Goal, one: Ladder, allowance: float) -> float:
+    left = 1 - goal.objective - one.floor_miss
+    return one.floor_miss + allowance * left if left > 0 else -1.0

@@ -1,0 +1,171 @@
+"""The request rate one look-ahead from now, with how far it may be wrong. Called once a look.
+
+Several simple experts, because no one of them is right for a quiet service, a ramp and a day's curve alike:
+smoothed rates, smoothed rates with their trend, and yesterday's curve from here on. Each look compares what
+they said one look-ahead ago with what came, and the one with the least error speaks. Its errors are the
+uncertainty that capacity is made for. Yesterday's curve may only raise the answer, and only while its own
+errors are smaller than those of the best without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from paceline.planner.state import ForecastMemory, PastForecast, Smoothed
+
+_TIME_CONSTANTS_S: Final = (60.0, 180.0, 600.0)
+_TREND_REACH: Final = 1.5
+"""A trend is followed for at most this many of its time constants: none goes on for ever."""
+_ERROR_MEMORY: Final = 480.0
+"""Errors that a mean rests on at most: two hours of looks 15 s apart."""
+_PRIOR_ERRORS: Final = 20.0
+_PRIOR_SQUARE: Final = 0.15**2
+"""Before anything was compared: 15 %, as minute-to-minute changes of chat traffic are."""
+_SLOTS: Final = 96
+"""Of a day: 15 minutes each."""
+_DAY_S: Final = 86400.0
+_PROFILE_DAY_WEIGHT: Final = 0.5
+_SEASON_MOST: Final = 4.0
+"""Yesterday's curve may say at most this multiple of the present rate."""
+_LEAST_SPACING_S: Final = 10.0
+"""Looks closer than this share one forecast to compare."""
+_JUMP_SIGMAS: Final = 3.0
+"""Of the noise of counting: what a single look must exceed to count as a jump."""
+_SEASON_ERRORS: Final = 60.0
+"""Comparisons before yesterday's curve may speak."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    now_per_s: float
+    """The rate now, smoothed as the best expert would."""
+    ahead_per_s: float
+    """The rate one look-ahead from now."""
+    sigma: float
+    """Of the logarithm of the rate that comes over the rate that was said, upward side."""
+    seasonal: bool
+    """Yesterday's curve raised it."""
+    errors: float
+    """How many comparisons stand behind `sigma`."""
+
+
+def forecast(
+    memory: ForecastMemory | None, *, now_s: float, rate: float, window_s: float, look_ahead_s: float
+) -> tuple[Forecast, ForecastMemory]:
+    """`rate` was counted over `window_s` up to now."""
+    rate = float(rate)
+    if memory is None or now_s < memory.at_s or now_s - memory.at_s > 4 * _TIME_CONSTANTS_S[-1]:
+        memory = _fresh(now_s, rate, memory)
+    # Who speaks, and how far to trust it, was settled before this rate came: so more traffic never asks for less.
+    squares, under_squares = memory.squares, memory.under_squares
+    profile = memory.profile
+    memory = _smoothed(_scored(memory, now_s=now_s, rate=rate, window_s=window_s), now_s=now_s, rate=rate)
+    reach_s = look_ahead_s + window_s / 2
+    experts = _experts(memory.smoothed, profile, now_s=now_s, reach_s=reach_s)
+    plain = len(experts) - 1
+    best = min(range(plain), key=lambda index: squares[index])
+    ahead = experts[best]
+    seasonal = squares[plain] < squares[best] and memory.weight > _SEASON_ERRORS and experts[plain] > ahead
+    if seasonal:
+        ahead = experts[plain]
+    now = _experts(memory.smoothed, profile, now_s=now_s, reach_s=window_s / 2)[best]
+    # A jump that no smoothed rate has seen yet.
+    surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
+    ahead, now = max(ahead, surely), max(now, surely)
+    sigma = math.sqrt(max(2 * under_squares[plain if seasonal else best], 1e-6))
+    if not memory.pending or now_s - memory.pending[-1].at_s >= _LEAST_SPACING_S:
+        said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=experts)
+        memory = replace(memory, pending=(*memory.pending, said))
+    return (
+        Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=seasonal, errors=memory.weight),
+        memory,
+    )
+
+
+def _fresh(now_s: float, rate: float, memory: ForecastMemory | None) -> ForecastMemory:
+    count = 2 * len(_TIME_CONSTANTS_S) + 1
+    return ForecastMemory(
+        at_s=now_s,
+        smoothed=tuple(Smoothed(once=rate, twice=rate) for _ in _TIME_CONSTANTS_S),
+        squares=(_PRIOR_SQUARE,) * count,
+        under_squares=(_PRIOR_SQUARE / 2,) * count,
+        weight=_PRIOR_ERRORS,
+        pending=(),
+        profile=(-1.0,) * _SLOTS if memory is None else memory.profile,
+    )
+
+
+def _smoothed(memory: ForecastMemory, *, now_s: float, rate: float) -> ForecastMemory:
+    passed = now_s - memory.at_s
+    smoothed = []
+    for old, constant_s in zip(memory.smoothed, _TIME_CONSTANTS_S, strict=True):
+        share = -math.expm1(-passed / constant_s)
+        once = old.once + share * (rate - old.once)
+        smoothed.append(Smoothed(once=once, twice=old.twice + share * (once - old.twice)))
+    slot = int(now_s % _DAY_S / (_DAY_S / _SLOTS))
+    profile = list(memory.profile)
+    share = 1.0 if profile[slot] < 0 else min(_PROFILE_DAY_WEIGHT * passed * _SLOTS / _DAY_S, 1.0)
+    profile[slot] = rate if profile[slot] < 0 else profile[slot] + share * (rate - profile[slot])
+    return replace(memory, at_s=now_s, smoothed=tuple(smoothed), profile=tuple(profile))
+
+
+def _experts(
+    smoothed: tuple[Smoothed, ...], profile: tuple[float, ...], *, now_s: float, reach_s: float
+) -> tuple[float, ...]:
+    """Smoothed; smoothed with trend; the last is yesterday's curve."""
+    said = []
+    for one, constant_s in zip(smoothed, _TIME_CONSTANTS_S, strict=True):
+        level = 2 * one.once - one.twice
+        trend = (one.once - one.twice) / constant_s
+        said.append(max(one.once, 0.0))
+        said.append(max(level + trend * min(reach_s, _TREND_REACH * constant_s), 0.0))
+    here, there = _of_day(profile, now_s), _of_day(profile, now_s + reach_s)
+    level = smoothed[1].once
+    said.append(level * min(there / here, _SEASON_MOST) if here > 0 and there >= 0 else level)
+    return tuple(said)
+
+
+def _of_day(profile: tuple[float, ...], at_s: float) -> float:
+    """Between the middles of two slots; negative where no day was seen."""
+    place = at_s % _DAY_S / (_DAY_S / _SLOTS) - 0.5
+    left = math.floor(place)
+    low, high = profile[left % _SLOTS], profile[(left + 1) % _SLOTS]
+    return -1.0 if low < 0 or high < 0 else low + (high - low) * (place - left)
+
+
+def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: float) -> ForecastMemory:
+    """What was said about now against what came. The noise of counting is no error of the expert."""
+    due = [one for one in memory.pending if one.at_s + one.look_ahead_s <= now_s]
+    if not due:
+        return memory
+    squares, under, weight = list(memory.squares), list(memory.under_squares), memory.weight
+    least = 1 / window_s
+    counting = 1 / (max(rate, least) * window_s)
+    for one in due:
+        weight = min(weight + 1, _ERROR_MEMORY)
+        for index, said in enumerate(one.rates):
+            error = math.log((rate + least) / (said + least))
+            square = max(error * error - counting, 0.0)
+            squares[index] += (square - squares[index]) / weight
+            under[index] += ((square if error > 0 else 0.0) - under[index]) / weight
+    return replace(
+        memory,
+        squares=tuple(squares),
+        under_squares=tuple(under),
+        weight=weight,
+        pending=memory.pending[len(due) :],
+    )
+
+
+def extended(memory: ForecastMemory, *, now_s: float, look_ahead_s: float) -> Forecast:
+    """What was known last, carried on while the rate is unknown. The uncertainty grows with the age."""
+    age_s = max(now_s - memory.at_s, 0.0)
+    reach_s = look_ahead_s + age_s
+    plain = len(memory.squares) - 1
+    best = min(range(plain), key=lambda index: memory.squares[index])
+    now = _experts(memory.smoothed, memory.profile, now_s=memory.at_s, reach_s=age_s)[best]
+    ahead = _experts(memory.smoothed, memory.profile, now_s=memory.at_s, reach_s=reach_s)[best]
+    sigma = math.sqrt(max(2 * memory.under_squares[best], 1e-6) * (1 + age_s / max(look_ahead_s, 1.0)))
+    return Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=False, errors=memory.weight)
