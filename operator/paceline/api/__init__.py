@@ -10,7 +10,15 @@ from paceline.api.observability import Observability
 from paceline.api.placement import Disruption, Placement, TopologySpreadConstraint
 from paceline.api.quantity import Quantity, bytes_of, quantity_value
 from paceline.api.router import Hold, Router
-from paceline.api.runtime import Emulation, EnvVar, EnvVarSource, KeySelector, Resources, Runtime
+from paceline.api.runtime import (
+    EmulatedGpu,
+    Emulation,
+    EnvVar,
+    EnvVarSource,
+    KeySelector,
+    Resources,
+    Runtime,
+)
 from paceline.api.scaling import GpuBudget, Override, ReplicaBounds, ScaleDown, Scaling, Transition
 from paceline.api.service import InferenceService, InferenceServiceSpec, ObjectMeta
 from paceline.api.slo import LatencyClass, Slo, TimePerOutputToken, TimeToFirstToken
@@ -47,6 +55,7 @@ __all__ = [
     "ConditionType",
     "DecisionStatus",
     "Disruption",
+    "EmulatedGpu",
     "Emulation",
     "Endpoint",
     "EnvVar",

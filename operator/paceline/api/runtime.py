@@ -3,7 +3,7 @@ serve`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
@@ -52,6 +52,9 @@ VALUE_ARGS = (
 their own."""
 
 EXTRA_ARG_PATTERN = rf"^--({'|'.join(SWITCH_ARGS)}|({'|'.join(VALUE_ARGS)})=.+)$"
+
+DEFAULT_STEP_MS = 10
+"""of an emulated engine without a timing table"""
 
 RESERVED_ENV = (
     "HOME",
@@ -159,15 +162,50 @@ class Resources(ApiModel):
     )
 
 
+TimingName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+
+
+class EmulatedGpu(ApiModel):
+    """Names one of the timing tables that ship with Paceline."""
+
+    gpu: TimingName = Field(description="The GPU: h100 or h200.")
+    model: TimingName = Field(description="The model: llama-3.1-8b or llama-3.1-70b.")
+    format: Literal["bf16", "fp8", "mxfp4"] = Field(description="The format of its weights.")
+
+
 class Emulation(ApiModel):
     """An engine that keeps time instead of computing."""
 
-    step_milliseconds: Annotated[int, Field(ge=1, le=60_000)] = Field(
-        default=10, description="Time of one engine step: the time per output token."
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                cel="!has(self.timing) || !has(self.stepMilliseconds)",
+                field_path=".stepMilliseconds",
+                message="a timing table says how long each step takes: leave it out, or leave timing out",
+            )
+        )
+    )
+
+    timing: EmulatedGpu | None = Field(
+        default=None,
+        description="Steps take what the timing table of this GPU says, at the tensor-parallel size of the "
+        "pod: batching, chunked prefill, KV cache limits and preemption as vLLM has them. Absent: each step "
+        "takes stepMilliseconds.",
+    )
+    step_milliseconds: Annotated[int, Field(ge=1, le=60_000)] | None = Field(
+        default=None,
+        description="Time of one engine step: the time per output token. Absent: 10, or what timing says.",
     )
     start_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=1, description="Time from the start of the container to Ready."
     )
+
+    @property
+    def constant_step_milliseconds(self) -> int | None:
+        """None where a table says it."""
+        if self.timing is not None:
+            return None
+        return DEFAULT_STEP_MS if self.step_milliseconds is None else self.step_milliseconds
 
 
 class Runtime(ApiModel):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from paceline.api import EmulatedGpu
 from paceline.fleet import Observed
 from paceline.fleet.feasibility import PRODUCT_LABEL, known_facts, may_take
 from paceline_core import (
@@ -53,8 +54,11 @@ def timing_prior(observed: Observed) -> TimingPrior | None:
     """None where nothing is known."""
     spec = observed.service.spec
     facts = known_facts(observed)
-    if spec.runtime.emulation is not None:
-        return _constant(spec.runtime.emulation.step_milliseconds / 1000)
+    emulation = spec.runtime.emulation
+    if emulation is not None and emulation.constant_step_milliseconds is not None:
+        return _constant(emulation.constant_step_milliseconds / 1000)
+    if emulation is not None and emulation.timing is not None:
+        return _emulated(emulation.timing)
     if spec.accelerator.is_cpu:
         return _on_cpu(observed, facts)
     table = _table(observed, facts)
@@ -81,6 +85,17 @@ def _table(observed: Observed, facts: CheckpointFacts | None) -> TimingTable | N
         return estimate_table(facts, model=uri, format=form, gpu=gpu)
     except (NoEstimate, UnknownGpu):
         return None
+
+
+def _emulated(asked: EmulatedGpu) -> TimingPrior | None:
+    """The table that the engines start from too. They may be told to differ from it."""
+    try:
+        table = load_table(asked.model, asked.format, asked.gpu)
+    except UnknownTable:
+        return None
+    return TimingPrior(
+        timing=table.by_tensor_parallel_size, source=f"emulated: {table.source}: {table.provenance}"
+    )
 
 
 def _constant(step_s: float) -> TimingPrior:

@@ -6,7 +6,7 @@ template says, whatever a later runtime image takes for granted.
 
 from __future__ import annotations
 
-from paceline.api import InferenceService
+from paceline.api import Emulation, InferenceService
 from paceline.fleet.names import ENGINE_PORT
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.services import routers_host
@@ -49,14 +49,24 @@ def engine_args(
     if model.trust_remote_code:
         args.append("--trust-remote-code")
     if runtime.emulation is not None:
-        args += [
-            "--emulate",
-            *("--emulate-step-ms", str(runtime.emulation.step_milliseconds)),
-            *("--emulate-start-seconds", str(runtime.emulation.start_seconds)),
-        ]
+        args += _emulation_args(runtime.emulation)
     elif spec.accelerator.is_cpu:
         # vLLM's CPU build compiles for most of a minute at every start and never reloads what it compiled.
         args.append("--eager")
     if runtime.extra_args:
         args += ["--", *runtime.extra_args]
     return args
+
+
+def _emulation_args(emulation: Emulation) -> list[str]:
+    """What only tests want (κ, δ, noise, faults) comes by `spec.runtime.env`, as EMULATE_KAPPA and so on."""
+    timing = emulation.timing
+    if timing is None:
+        pace = ["--emulate-step-ms", str(emulation.constant_step_milliseconds)]
+    else:
+        pace = [
+            *("--emulate-gpu", timing.gpu),
+            *("--emulate-model", timing.model),
+            *("--emulate-format", timing.format),
+        ]
+    return ["--emulate", *pace, "--emulate-start-seconds", str(emulation.start_seconds)]

@@ -7,10 +7,9 @@ request's state before the last event is sent, and a queue limit answers 503 wit
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from paceline_runtime.emulator import text
 from paceline_runtime.emulator.completion_request import BadRequest, CompletionRequest, count_prompt
-from paceline_runtime.emulator.engine import Engine, Limits, QueueFull
-from paceline_runtime.emulator.engine import Sequence as EngineSequence
+from paceline_runtime.emulator.current import Current
+from paceline_runtime.emulator.engine import Engine, QueueFull
+from paceline_runtime.emulator.engine_request import EngineRequest
+from paceline_runtime.emulator.events import Answer, RequestMetadata
 from paceline_runtime.emulator.metrics import EngineMetrics
-from paceline_runtime.vllm_plugin.exposition import PacelineCollector
+from paceline_runtime.emulator.scheduler import BLOCK_TOKENS
 from paceline_runtime.vllm_plugin.probes import Probes
 from paceline_runtime.vllm_plugin.serving import Serving
 
@@ -35,20 +35,9 @@ class EmulatedModel:
     served_names: tuple[str, ...]
     max_model_tokens: int
     max_output_tokens: int
-
-
-@dataclass(slots=True)
-class FinalUsage:
-    """Where vLLM's own serving layer has a UsageInfo."""
-
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(slots=True)
-class RequestMetadata:
-    request_id: str
-    final_usage_info: FinalUsage | None = None
+    prefix_hit_share: float
+    emulated: Mapping[str, str]
+    """What is emulated, for the model card."""
 
 
 class EmulatedServer:
@@ -56,23 +45,18 @@ class EmulatedServer:
         self,
         *,
         model: EmulatedModel,
-        limits: Limits,
+        engine: Engine,
+        current: Current,
         serving: Serving,
-        buckets: Mapping[str, Sequence[float]],
+        metrics: EngineMetrics,
+        registry: CollectorRegistry,
     ) -> None:
+        self.engine = engine
         self._model = model
-        self._registry = CollectorRegistry()
-        self._kv_cache_tokens = limits.max_sequences * model.max_model_tokens
-        self._metrics = EngineMetrics(
-            model=model.served_names[0],
-            buckets=buckets,
-            kv_cache_tokens=self._kv_cache_tokens,
-            registry=self._registry,
-        )
-        self._registry.register(PacelineCollector(serving))
-        self._heartbeat = serving.heartbeat
-        self.engine = Engine(limits, on_step=self._stepped)
-        serving.engine = self.engine
+        self._current = current
+        self._metrics = metrics
+        self._registry = registry
+        self._probes = Probes(serving)
         self._created = int(time.time())
         self.app = Starlette(
             routes=[
@@ -82,7 +66,10 @@ class EmulatedServer:
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/health", self._health),
                 Route("/metrics", self._show_metrics),
-                *(Route(path, endpoint) for path, endpoint in Probes(serving).routes.items()),
+                *(
+                    Route(path, endpoint)
+                    for path, endpoint in (self._probes.routes | {"/ready": self._ready}).items()
+                ),
             ],
             exception_handlers={BadRequest: _refuse, QueueFull: self._reject},
         )
@@ -104,37 +91,39 @@ class EmulatedServer:
         )
         metadata = RequestMetadata(f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex[:16]}")
         request.state.request_metadata = metadata
-        sequence = EngineSequence(
+        sequence = EngineRequest(
             request_id=metadata.request_id,
             prompt_tokens=wanted.prompt_tokens,
             output_tokens=wanted.output_tokens,
+            cached_tokens=self._cached_tokens(wanted.prompt_tokens),
+            finish_reason=wanted.finish_reason,
             arrived_s=arrived_s,
         )
         self.engine.admit(sequence)
-        run = _Run(wanted, chat=chat, metadata=metadata)
+        answer = Answer(wanted, chat=chat, metadata=metadata)
         if wanted.stream:
-            return StreamingResponse(self._stream(run, sequence), media_type="text/event-stream")
-        return await self._whole(run, sequence, request)
+            return StreamingResponse(self._stream(answer, sequence), media_type="text/event-stream")
+        return await self._whole(answer, sequence, request)
 
-    async def _stream(self, run: _Run, sequence: EngineSequence) -> AsyncIterator[bytes]:
+    async def _stream(self, answer: Answer, sequence: EngineRequest) -> AsyncIterator[bytes]:
         try:
-            if run.chat:
+            if answer.chat:
                 # Like vLLM: the role comes with the first token, not before.
-                await _first_token(sequence)
-                yield run.role_event()
-            async for places in self._tokens(sequence):
+                await sequence.changed.wait()
+                yield answer.role_event()
+            async for places in sequence.tokens_as_they_come():
                 for place in places:
-                    yield run.event(place)
-            run.finish()
-            if run.wanted.include_usage:
-                yield run.usage_event()
+                    yield answer.event(place)
+            answer.finish()
+            if answer.wanted.include_usage:
+                yield answer.usage_event()
             yield b"data: [DONE]\n\n"
         finally:
-            self._forget(sequence, run)
+            self.engine.abort(sequence)
 
-    async def _whole(self, run: _Run, sequence: EngineSequence, request: Request) -> Response:
+    async def _whole(self, answer: Answer, sequence: EngineRequest, request: Request) -> Response:
         async def produce() -> None:
-            async for _ in self._tokens(sequence):
+            async for _ in sequence.tokens_as_they_come():
                 pass
 
         work = asyncio.ensure_future(produce())
@@ -145,44 +134,16 @@ class EmulatedServer:
             finished = work.done()
             work.cancel()
             gone.cancel()
-            self._forget(sequence, run)
+            self.engine.abort(sequence)
         if not finished:
             return Response(status_code=499)  # nobody reads it
-        run.finish()
-        return JSONResponse(run.whole())
+        answer.finish()
+        return JSONResponse(answer.whole())
 
-    async def _tokens(self, sequence: EngineSequence) -> AsyncIterator[range]:
-        metrics = self._metrics
-        last_s = sequence.arrived_s
-        async for places in self.engine.tokens(sequence):
-            now_s = time.monotonic()
-            if places.start == 0:
-                metrics.prompt_tokens.inc(sequence.prompt_tokens)
-                metrics.time_to_first_token.observe(now_s - sequence.arrived_s)
-            else:
-                metrics.inter_token_latency.observe(now_s - last_s)
-            last_s = now_s
-            yield places
-
-    def _forget(self, sequence: EngineSequence, run: _Run) -> None:
-        metrics = self._metrics
-        self.engine.abort(sequence)
-        if not sequence.finished:
-            metrics.success["abort"].inc()
-            return
-        now_s = time.monotonic()
-        metrics.success[run.wanted.finish_reason].inc()
-        metrics.end_to_end.observe(now_s - sequence.arrived_s)
-        metrics.prompt_length.observe(sequence.prompt_tokens)
-        metrics.output_length.observe(sequence.output_tokens)
-        if sequence.output_tokens > 1 and sequence.first_token_s is not None:
-            metrics.time_per_output_token.observe(
-                (now_s - sequence.first_token_s) / (sequence.output_tokens - 1)
-            )
-
-    def _stepped(self, produced: int) -> None:
-        self._heartbeat.beat()
-        self._metrics.generation_tokens.inc(produced)
+    def _cached_tokens(self, prompt_tokens: int) -> int:
+        """Whole blocks, and never the last token: that one is computed to get the first of the answer."""
+        share = int(prompt_tokens * self._model.prefix_hit_share)
+        return min(share, prompt_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
     async def _models(self, _: Request) -> Response:
         cards = [
@@ -195,6 +156,7 @@ class EmulatedServer:
                 "parent": None,
                 "max_model_len": self._model.max_model_tokens,
                 "emulated": True,
+                "emulation": dict(self._model.emulated),
             }
             for name in self._model.served_names
         ]
@@ -210,93 +172,25 @@ class EmulatedServer:
     async def _health(self, _: Request) -> Response:
         return Response()
 
+    async def _ready(self, request: Request) -> Response:
+        await self._current.while_fault("HangReadiness")
+        return await self._probes.ready(request)
+
     async def _show_metrics(self, _: Request) -> Response:
-        metrics, engine = self._metrics, self.engine
-        metrics.running.set(engine.running)
-        metrics.waiting.set(engine.waiting)
-        metrics.kv_cache_usage.set(engine.held_tokens / self._kv_cache_tokens)
+        engine = self.engine
+        self._metrics.now(
+            running=engine.running,
+            waiting=engine.waiting,
+            kv_cache_usage=engine.kv_cache_usage,
+            kappa=self._current.kappa,
+        )
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _reject(self, _: Request, error: Exception) -> Response:
         assert isinstance(error, QueueFull)
-        self._metrics.rejections[error.reason].inc()
+        self._metrics.rejected(error.reason)
         message = "The engine is currently busy and cannot accept new requests."
         return _error(503, message, kind="Service Unavailable")
-
-
-class _Run:
-    """The events of one answer."""
-
-    def __init__(self, wanted: CompletionRequest, *, chat: bool, metadata: RequestMetadata) -> None:
-        self.wanted = wanted
-        self.chat = chat
-        self._metadata = metadata
-        self._created = int(time.time())
-
-    def role_event(self) -> bytes:
-        choice = {
-            "index": 0,
-            "delta": {"role": "assistant", "content": ""},
-            "logprobs": None,
-            "finish_reason": None,
-        }
-        return self._event([choice], sent=0)
-
-    def event(self, place: int) -> bytes:
-        last = place == self.wanted.output_tokens - 1
-        word = text.token(place)
-        choice = {
-            "index": 0,
-            **({"delta": {"content": word}} if self.chat else {"text": word}),
-            "logprobs": None,
-            "finish_reason": self.wanted.finish_reason if last else None,
-        }
-        return self._event([choice], sent=place + 1)
-
-    def usage_event(self) -> bytes:
-        return _sse(self._head(chunk=True) | {"choices": [], "usage": self._usage(self.wanted.output_tokens)})
-
-    def finish(self) -> None:
-        wanted = self.wanted
-        self._metadata.final_usage_info = FinalUsage(wanted.prompt_tokens, wanted.output_tokens)
-
-    def whole(self) -> dict[str, Any]:
-        wanted = self.wanted
-        answer = "".join(map(text.token, range(wanted.output_tokens)))
-        said = {"message": {"role": "assistant", "content": answer}} if self.chat else {"text": answer}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": wanted.finish_reason}
-        return self._head(chunk=False) | {"choices": [choice], "usage": self._usage(wanted.output_tokens)}
-
-    def _event(self, choices: list[dict[str, Any]], *, sent: int) -> bytes:
-        body = self._head(chunk=True) | {"choices": choices}
-        if self.wanted.continuous_usage:
-            body["usage"] = self._usage(sent)
-        return _sse(body)
-
-    def _head(self, *, chunk: bool) -> dict[str, Any]:
-        kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
-        return {
-            "id": self._metadata.request_id,
-            "object": kind,
-            "created": self._created,
-            "model": self.wanted.model,
-        }
-
-    def _usage(self, output_tokens: int) -> dict[str, int]:
-        prompt_tokens = self.wanted.prompt_tokens
-        return {
-            "prompt_tokens": prompt_tokens,
-            "total_tokens": prompt_tokens + output_tokens,
-            "completion_tokens": output_tokens,
-        }
-
-
-def _sse(body: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(body, separators=(",", ":")).encode() + b"\n\n"
-
-
-async def _first_token(sequence: EngineSequence) -> None:
-    await sequence.changed.wait()
 
 
 async def _json(request: Request) -> Any:

@@ -1,20 +1,20 @@
-"""Continuous batching at a constant step time.
+"""The emulated engine: requests in, tokens out, step after step. It computes nothing and reads no clock.
 
-Each step every running sequence gets one token; waiting sequences join at the next step, up to
-`max_sequences`, in order of arrival. A prompt costs no time of its own: the first token comes at the end of
-the step that admits it. The step loop runs only while there is work, so an idle engine uses no CPU.
+    idle ──admit──▶ begin_step ──the step's time passes──▶ end_step ──work left──▶ begin_step …
+                                                              └──none──▶ idle
 
-    step        |--------- step_s ---------|--------- step_s ---------|
-    A arrives ^ | A admitted     A: token 1| A: token 2  B: token 1   |
-                |          B arrives ^     | B admitted               |
+`StepLoop` calls it in real time, a test with a clock of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paceline_runtime.emulator.engine_request import EngineRequest
+from paceline_runtime.emulator.metrics import EngineMetrics
+from paceline_runtime.emulator.pace import Pace
+from paceline_runtime.emulator.scheduler import Scheduler, Step
 
 
 class QueueFull(Exception):
@@ -26,103 +26,96 @@ class QueueFull(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    step_s: float
-    max_sequences: int
+class QueueLimits:
     max_unfinished: int
     """Running and waiting sequences together, as vLLM's max_num_queued_reqs counts."""
     max_queued_tokens: int
     """Prompt tokens of sequences that wait."""
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
-class Sequence:
-    request_id: str
-    prompt_tokens: int
-    output_tokens: int
-    """How many it will get."""
-    arrived_s: float
-    produced: int = 0
-    first_token_s: float | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def finished(self) -> bool:
-        return self.produced >= self.output_tokens
-
-
 class Engine:
-    def __init__(self, limits: Limits, *, on_step: Callable[[int], None]) -> None:
-        """`on_step` is called with the number of tokens at the end of each step."""
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        pace: Pace,
+        *,
+        limits: QueueLimits,
+        prefix_caching: bool,
+        metrics: EngineMetrics,
+        on_work: Callable[[Engine], None],
+    ) -> None:
+        """`on_work` is called when there is something to do."""
+        self._pace = pace
+        self._prefix_caching = prefix_caching
+        self._scheduler = scheduler
         self._limits = limits
-        self._on_step = on_step
-        self._waiting: deque[Sequence] = deque()
-        self._running: list[Sequence] = []
-        self._loop: asyncio.Task[None] | None = None
+        self._metrics = metrics
+        self._on_work = on_work
+        self._step: Step | None = None
+        self._by_id: dict[str, EngineRequest] = {}
 
     @property
     def running(self) -> int:
-        return len(self._running)
+        return len(self._scheduler.running)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._scheduler.waiting)
 
     @property
-    def held_tokens(self) -> int:
-        """Tokens that a real engine would hold in its KV cache now."""
-        return sum(one.prompt_tokens + one.produced for one in self._running)
+    def kv_cache_usage(self) -> float:
+        return self._scheduler.kv_cache_usage
 
     def unfinished(self) -> int:
-        return len(self._running) + len(self._waiting)
+        return len(self._by_id)
 
     def prompt_tokens(self, request_id: str) -> int | None:
-        everyone = (*self._running, *self._waiting)
-        return next((one.prompt_tokens for one in everyone if one.request_id == request_id), None)
+        request = self._by_id.get(request_id)
+        return None if request is None else request.prompt_tokens
 
-    def admit(self, sequence: Sequence) -> None:
-        """Queue a sequence. Raises QueueFull."""
+    def admit(self, request: EngineRequest) -> None:
+        """Queue a request. Raises QueueFull."""
         limits = self._limits
         if self.unfinished() >= limits.max_unfinished:
             raise QueueFull("max_num_queued_reqs")
-        if sum(one.prompt_tokens for one in self._waiting) >= limits.max_queued_tokens:
+        if sum(one.prompt_tokens for one in self._scheduler.waiting) >= limits.max_queued_tokens:
             raise QueueFull("max_num_queued_tokens")
-        self._waiting.append(sequence)
-        if self._loop is None or self._loop.done():
-            self._loop = asyncio.get_running_loop().create_task(self._step_while_busy())
+        self._by_id[request.request_id] = request
+        self._scheduler.add(request)
+        self._on_work(self)
 
-    def abort(self, sequence: Sequence) -> None:
-        """Forget a sequence, finished or not."""
-        if sequence in self._running:
-            self._running.remove(sequence)
-        elif sequence in self._waiting:
-            self._waiting.remove(sequence)
+    def abort(self, request: EngineRequest) -> None:
+        """Forget a request; nothing happens if it has finished."""
+        if self._by_id.pop(request.request_id, None) is not None:
+            self._scheduler.remove(request)
+            self._metrics.aborted()
 
-    async def tokens(self, sequence: Sequence) -> AsyncIterator[range]:
-        """Places of the tokens as they come; several at once for a reader that is behind."""
-        sent = 0
-        while sent < sequence.output_tokens:
-            await sequence.changed.wait()
-            sequence.changed.clear()
-            produced = sequence.produced
-            if produced > sent:
-                yield range(sent, produced)
-                sent = produced
+    def begin_step(self, now_s: float) -> float:
+        """The seconds that the step takes. There is work."""
+        step = self._scheduler.schedule()
+        self._step = step
+        for sequence in step.joined:
+            assert isinstance(sequence, EngineRequest)
+            if sequence.scheduled_s is None:
+                sequence.scheduled_s = now_s
+                if self._prefix_caching:
+                    self._metrics.looked_up(sequence)
+        return self._pace.step_s(step)
 
-    async def _step_while_busy(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._running or self._waiting:
-            while self._waiting and len(self._running) < self._limits.max_sequences:
-                self._running.append(self._waiting.popleft())
-            await asyncio.sleep(self._limits.step_s)
-            self._on_step(self._produce(loop.time()))
-
-    def _produce(self, now_s: float) -> int:
-        produced = len(self._running)
-        for sequence in self._running:
-            sequence.produced += 1
-            if sequence.first_token_s is None:
-                sequence.first_token_s = now_s
-            sequence.changed.set()
-        self._running = [sequence for sequence in self._running if not sequence.finished]
-        return produced
+    def end_step(self, now_s: float) -> None:
+        """The step's time has passed: its tokens are there."""
+        step, self._step = self._step, None
+        assert step is not None
+        got = self._scheduler.complete(step)
+        metrics = self._metrics
+        metrics.stepped(step, produced=len(got))
+        for request in got:
+            assert isinstance(request, EngineRequest)
+            metrics.produced(request, now_s=now_s)
+            if request.first_token_s is None:
+                request.first_token_s = now_s
+            request.last_token_s = now_s
+            if request.finished:
+                del self._by_id[request.request_id]
+                metrics.finished(request, now_s=now_s)
+            request.changed.set()

@@ -1,4 +1,5 @@
-"""The series of vLLM 0.32 that Paceline and its users read, under the same names, labels and units.
+"""The series of vLLM 0.32 that Paceline and its users read, under the same names, labels and units, and what
+an emulated engine says of itself.
 
 Only those that the emulated engine can fill truthfully. A test compares names and labels with a page that
 vLLM wrote.
@@ -10,14 +11,19 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from paceline_runtime.emulator.engine_request import EngineRequest
+from paceline_runtime.emulator.scheduler import Step
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _LABELS = ("model_name", "engine")
 FINISH_REASONS = ("stop", "length", "abort", "error")
-BLOCK_TOKENS = 16
-"""vLLM's default size of a block of the KV cache."""
-
 REJECTIONS = ("max_num_queued_reqs", "max_num_queued_tokens")
+
+_STEP_TOKENS = tuple(2**power for power in range(15) if power not in (1, 2))
+"""Edges of vllm:iteration_tokens_total in vLLM, which has no flag of ours for them."""
+
+_LAG_S = (0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0)
 
 
 class EngineMetrics:
@@ -26,10 +32,12 @@ class EngineMetrics:
         *,
         model: str,
         buckets: Mapping[str, Sequence[float]],
-        kv_cache_tokens: int,
+        cache_config: Mapping[str, str],
+        emulated: Mapping[str, str],
         registry: CollectorRegistry,
     ) -> None:
-        """`buckets`: edges by the family names of vLLM's --custom-histogram-buckets."""
+        """`buckets`: edges by the family names of vLLM's --custom-histogram-buckets. `emulated`: what is
+        emulated, as labels."""
         labels = {"model_name": model, "engine": "0"}
 
         def gauge(name: str, says: str) -> Gauge:
@@ -38,42 +46,45 @@ class EngineMetrics:
         def counter(name: str, says: str) -> Counter:
             return Counter(f"vllm:{name}", says, _LABELS, registry=registry).labels(**labels)
 
-        def histogram(name: str, says: str, family: str) -> Histogram:
-            edges = buckets[family]
+        def histogram(name: str, says: str, edges: Sequence[float]) -> Histogram:
             return Histogram(f"vllm:{name}", says, _LABELS, registry=registry, buckets=edges).labels(**labels)
 
-        self.running = gauge("num_requests_running", "Sequences in the batch.")
-        self.waiting = gauge("num_requests_waiting", "Sequences that wait to join.")
-        self.kv_cache_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.")
-        Gauge(
-            "vllm:cache_config_info",
-            "Blocks of the KV cache, and the tokens that fit in one.",
-            ("engine", "block_size", "num_gpu_blocks"),
-            registry=registry,
-        ).labels("0", str(BLOCK_TOKENS), str(kv_cache_tokens // BLOCK_TOKENS)).set(1)
-        self.prompt_tokens = counter("prompt_tokens", "Prompt tokens processed.")
-        self.cached_prompt_tokens = counter(
-            "prompt_tokens_cached", "Prompt tokens that the prefix cache had: none here."
+        def info(name: str, says: str, values: Mapping[str, str]) -> None:
+            Gauge(name, says, tuple(values), registry=registry).labels(**values).set(1)
+
+        self._running = gauge("num_requests_running", "Sequences in the batch.")
+        self._waiting = gauge("num_requests_waiting", "Sequences that wait to join.")
+        self._kv_cache_usage = gauge("kv_cache_usage_perc", "Share of the KV cache in use, 0 to 1.")
+        info("vllm:cache_config_info", "The KV cache.", cache_config)
+        self._prompt_tokens = counter("prompt_tokens", "Prompt tokens processed.")
+        self._cached_tokens = counter("prompt_tokens_cached", "Prompt tokens that the prefix cache had.")
+        self._prefix_queries = counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.")
+        self._prefix_hits = counter("prefix_cache_hits", "Prompt tokens found in the prefix cache.")
+        self._generation_tokens = counter("generation_tokens", "Tokens generated.")
+        self._preemptions = counter("num_preemptions", "Sequences that lost their place in the KV cache.")
+        self._step_tokens = histogram("iteration_tokens_total", "Tokens of a step.", _STEP_TOKENS)
+        self._time_to_first_token = histogram(
+            "time_to_first_token_seconds", "Arrival to first token.", buckets["time_to_first_token"]
         )
-        self.generation_tokens = counter("generation_tokens", "Tokens generated.")
-        self.preemptions = counter("num_preemptions", "Preemptions: none happen here.")
-        self.time_to_first_token = histogram(
-            "time_to_first_token_seconds", "Arrival to first token.", "time_to_first_token"
+        self._inter_token_latency = histogram(
+            "inter_token_latency_seconds", "Between two tokens of a sequence.", buckets["inter_token_latency"]
         )
-        self.inter_token_latency = histogram(
-            "inter_token_latency_seconds", "Between two tokens of a sequence.", "inter_token_latency"
+        self._time_per_output_token = histogram(
+            "request_time_per_output_token_seconds",
+            "Mean time per output token.",
+            buckets["inter_token_latency"],
         )
-        self.time_per_output_token = histogram(
-            "request_time_per_output_token_seconds", "Mean time per output token.", "inter_token_latency"
+        self._end_to_end = histogram(
+            "e2e_request_latency_seconds", "Arrival to last token.", buckets["request_latency"]
         )
-        self.end_to_end = histogram(
-            "e2e_request_latency_seconds", "Arrival to last token.", "request_latency"
+        self._queue_time = histogram(
+            "request_queue_time_seconds", "Arrival to the first step.", buckets["request_latency"]
         )
-        self.prompt_length = histogram(
-            "request_prompt_tokens", "Prompt tokens of each finished request.", "request_tokens"
+        self._prompt_length = histogram(
+            "request_prompt_tokens", "Prompt tokens of each finished request.", buckets["request_tokens"]
         )
-        self.output_length = histogram(
-            "request_generation_tokens", "Output tokens of each finished request.", "request_tokens"
+        self._output_length = histogram(
+            "request_generation_tokens", "Output tokens of each finished request.", buckets["request_tokens"]
         )
         success = Counter(
             "vllm:request_success",
@@ -81,13 +92,70 @@ class EngineMetrics:
             (*_LABELS, "finished_reason"),
             registry=registry,
         )
-        self.success = {reason: success.labels(**labels, finished_reason=reason) for reason in FINISH_REASONS}
+        self._success = {
+            reason: success.labels(**labels, finished_reason=reason) for reason in FINISH_REASONS
+        }
         rejections = Counter(
             "vllm:admission_rejections",
             "Requests refused by a queue limit.",
             ("model_name", "reason"),
             registry=registry,
         )
-        self.rejections = {
+        self._rejections = {
             reason: rejections.labels(model_name=model, reason=reason) for reason in REJECTIONS
         }
+        info("paceline_emulated_info", "What is emulated.", emulated)
+        self._kappa = Gauge(
+            "paceline_emulated_kappa", "What scales the GPU's part of each step now.", registry=registry
+        )
+        self._step_lag = Histogram(
+            "paceline_emulated_step_lag_seconds",
+            "How much later than its table says each step ended.",
+            registry=registry,
+            buckets=_LAG_S,
+        )
+
+    def rejected(self, reason: str) -> None:
+        self._rejections[reason].inc()
+
+    def looked_up(self, request: EngineRequest) -> None:
+        """A prompt met the prefix cache."""
+        self._prefix_queries.inc(request.prompt_tokens)
+        self._prefix_hits.inc(request.cached_tokens)
+
+    def stepped(self, step: Step, *, produced: int) -> None:
+        self._step_tokens.observe(step.tokens)
+        self._generation_tokens.inc(produced)
+        self._preemptions.inc(len(step.preempted))
+
+    def produced(self, request: EngineRequest, *, now_s: float) -> None:
+        """A token; the times of the request are those before it."""
+        if request.last_token_s is None:
+            self._prompt_tokens.inc(request.prompt_tokens)
+            self._cached_tokens.inc(request.cached_tokens)
+            self._time_to_first_token.observe(now_s - request.arrived_s)
+        else:
+            self._inter_token_latency.observe(now_s - request.last_token_s)
+
+    def finished(self, request: EngineRequest, *, now_s: float) -> None:
+        self._success[request.finish_reason].inc()
+        self._end_to_end.observe(now_s - request.arrived_s)
+        self._prompt_length.observe(request.prompt_tokens)
+        self._output_length.observe(request.output_tokens)
+        if request.scheduled_s is not None:
+            self._queue_time.observe(request.scheduled_s - request.arrived_s)
+        if request.output_tokens > 1 and request.first_token_s is not None:
+            self._time_per_output_token.observe((now_s - request.first_token_s) / (request.output_tokens - 1))
+
+    def aborted(self) -> None:
+        self._success["abort"].inc()
+
+    def lagged(self, lag_s: float) -> None:
+        self._step_lag.observe(lag_s)
+
+    def now(self, *, running: int, waiting: int, kv_cache_usage: float, kappa: float) -> None:
+        """Just before the page is written."""
+        self._running.set(running)
+        self._waiting.set(waiting)
+        self._kv_cache_usage.set(kv_cache_usage)
+        self._kappa.set(kappa)

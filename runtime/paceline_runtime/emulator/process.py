@@ -6,24 +6,37 @@ Called by `paceline-runtime serve --emulate`. There is no child to be parent of:
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import os
 import signal
-import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 
 from paceline_runtime.emulator.app import EmulatedModel, EmulatedServer
-from paceline_runtime.emulator.engine import Limits
+from paceline_runtime.emulator.cache_config import cache_config_labels
+from paceline_runtime.emulator.current import Current, admin_routes
+from paceline_runtime.emulator.engine import Engine, QueueLimits
+from paceline_runtime.emulator.metrics import EngineMetrics
+from paceline_runtime.emulator.pace import Pace
+from paceline_runtime.emulator.scheduler import Scheduler
+from paceline_runtime.emulator.start import start
+from paceline_runtime.emulator.step_loop import StepLoop
+from paceline_runtime.emulator.step_timing import MAX_BATCHED_TOKENS, described, step_timing
 from paceline_runtime.launch.buckets import histogram_buckets
-from paceline_runtime.launch.failure import Refused, StartFailure, report
+from paceline_runtime.launch.failure import Refused, Stage, StartFailure, report
 from paceline_runtime.launch.launcher import quit_early, read_targets, server_settings
 from paceline_runtime.launch.model_source import resolve_unloaded
 from paceline_runtime.launch.options import ServeOptions
 from paceline_runtime.launch.vllm_args import KEEP_ALIVE_S
 from paceline_runtime.vllm_plugin import admin, targets_file
 from paceline_runtime.vllm_plugin.drain import Drain
+from paceline_runtime.vllm_plugin.exposition import PacelineCollector
 from paceline_runtime.vllm_plugin.guest_server import GuestServer
 from paceline_runtime.vllm_plugin.middleware import RequestLedger
 from paceline_runtime.vllm_plugin.serving import Serving
@@ -36,45 +49,94 @@ def run(options: ServeOptions) -> int:
     signal.signal(signal.SIGTERM, quit_early)
     try:
         targets = read_targets(options)
-        model = resolve_unloaded(options)
+        serving = Serving(server_settings(options, model=resolve_unloaded(options)), targets=targets)
+        pod = build(options, serving)
     except (StartFailure, Refused) as error:
         log.error("start_failed", error=str(error))
         return report(error)
-    serving = Serving(server_settings(options, model=model), targets=targets)
-    server = build(options, serving)
     log.warning(
-        "emulated", says="no model is loaded: answers are canned, only their pace is meant to be real"
+        "emulated",
+        says="no model is loaded: answers are canned, only their pace is meant to be real",
+        **pod.emulated,
     )
-    asyncio.run(_serve(server, serving, options))
+    asyncio.run(_serve(pod, serving, options))
     return 0
 
 
-def build(options: ServeOptions, serving: Serving) -> EmulatedServer:
-    assert options.emulation is not None
-    return EmulatedServer(
-        model=EmulatedModel(
-            served_names=options.served_names,
-            max_model_tokens=options.max_model_tokens,
-            max_output_tokens=options.max_output_tokens,
-        ),
-        limits=Limits(
-            step_s=options.emulation.step_s,
-            max_sequences=options.max_sequences,
-            max_unfinished=options.max_unfinished,
-            max_queued_tokens=options.max_queued_tokens,
-        ),
-        serving=serving,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatedPod:
+    server: EmulatedServer
+    current: Current
+    emulated: Mapping[str, str]
+
+
+def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
+    """Raises Refused."""
+    emulation = options.emulation
+    assert emulation is not None
+    timing = step_timing(
+        emulation,
+        tensor_parallel_size=options.tensor_parallel_size,
+        max_sequences=options.max_sequences,
+        max_model_tokens=options.max_model_tokens,
+    )
+    prefix_caching = options.prefix_caching == "Enabled"
+    emulated = described(emulation, tensor_parallel_size=options.tensor_parallel_size)
+    registry = CollectorRegistry()
+    registry.register(PacelineCollector(serving))
+    metrics = EngineMetrics(
+        model=options.served_names[0],
         buckets=histogram_buckets(
             serving.ledger.targets,
             max_prompt_tokens=options.max_prompt_tokens,
             max_model_tokens=options.max_model_tokens,
         ),
+        cache_config=cache_config_labels(
+            kv_cache_tokens=timing.kv_cache_tokens, prefix_caching=prefix_caching
+        ),
+        emulated=emulated,
+        registry=registry,
     )
+    current = Current(emulation.conditions, clock=serving.clock)
+    loop = StepLoop(current, on_lag=metrics.lagged, on_step=serving.heartbeat.beat, die=_die)
+    engine = Engine(
+        Scheduler(
+            max_sequences=options.max_sequences,
+            max_batched_tokens=options.max_batched_tokens or MAX_BATCHED_TOKENS,
+            kv_cache_tokens=timing.kv_cache_tokens,
+        ),
+        Pace(timing, current, seed=emulation.seed),
+        limits=QueueLimits(
+            max_unfinished=options.max_unfinished, max_queued_tokens=options.max_queued_tokens
+        ),
+        prefix_caching=prefix_caching,
+        metrics=metrics,
+        on_work=loop.wake,
+    )
+    serving.engine = engine
+    server = EmulatedServer(
+        model=EmulatedModel(
+            served_names=options.served_names,
+            max_model_tokens=options.max_model_tokens,
+            max_output_tokens=options.max_output_tokens,
+            prefix_hit_share=emulation.prefix_hit_share if prefix_caching else 0.0,
+            emulated=emulated,
+        ),
+        engine=engine,
+        current=current,
+        serving=serving,
+        metrics=metrics,
+        registry=registry,
+    )
+    return EmulatedPod(server=server, current=current, emulated=emulated)
 
 
-async def _serve(server: EmulatedServer, serving: Serving, options: ServeOptions) -> None:
+async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions) -> None:
+    assert options.emulation is not None
+    # What is here now stays: the collector need not walk through it again in the middle of a step.
+    gc.freeze()
     config = uvicorn.Config(
-        RequestLedger(server.app, serving),
+        RequestLedger(pod.server.app, serving),
         host=options.host,
         port=options.port,
         lifespan="off",
@@ -89,9 +151,13 @@ async def _serve(server: EmulatedServer, serving: Serving, options: ServeOptions
         asyncio.get_running_loop().add_signal_handler(number, _end, uvicorn_server)
     socket = admin.bind(options.admin_socket)
     background = [
-        asyncio.create_task(admin.listen(admin.Admin(serving, drain=Drain(serving)), on=socket)),
+        asyncio.create_task(
+            admin.listen(
+                admin.Admin(serving, drain=Drain(serving), more=admin_routes(pod.current)), on=socket
+            )
+        ),
         asyncio.create_task(targets_file.follow(serving)),
-        asyncio.create_task(_start(serving, options)),
+        asyncio.create_task(start(serving, options.emulation, current=pod.current, die=_die)),
     ]
     async with AsyncExitStack() as stack:
         for task in background:
@@ -99,15 +165,13 @@ async def _serve(server: EmulatedServer, serving: Serving, options: ServeOptions
         await uvicorn_server.serve()
 
 
-def _end(server: uvicorn.Server) -> None:
+def _end(server: GuestServer) -> None:
     log.info("stop")
-    server.should_exit = True
+    server.end()
 
 
-async def _start(serving: Serving, options: ServeOptions) -> None:
-    assert options.emulation is not None
-    began_s = time.monotonic()
-    await asyncio.sleep(options.emulation.start_s)
-    waited_s = time.monotonic() - began_s
-    serving.open({"weights": waited_s, "ready": waited_s})
-    log.info("ready", ready_s=round(waited_s, 2))
+def _die(stage: Stage) -> None:
+    """As an engine that crashes takes its server with it: at once, streams and all."""
+    failure = StartFailure("the emulated engine died, as it was told to", stage=stage)
+    log.error("engine_failed", stage=stage, error=str(failure))
+    os._exit(report(failure))

@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from paceline_runtime.launch.emulation import Emulation
+
 WeightsFormat = Literal["Auto", "None", "FP8", "INT8", "INT4"]
 WeightsSource = Literal["Auto", "Checkpoint", "Online"]
 KvCacheDtype = Literal["Auto", "FP8"]
 Switch = Literal["Enabled", "Disabled"]
 Device = Literal["cuda", "cpu"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Emulation:
-    step_s: float
-    start_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
 from paceline_runtime.launch import options as opt
 from paceline_runtime.launch.drain_command import ADMIN_SOCKET
+from paceline_runtime.launch.emulation_flags import condition_flags, take_emulation
 from paceline_runtime.logs import configure_logs
 
 
@@ -58,24 +59,26 @@ from paceline_runtime.logs import configure_logs
 )
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--eager", is_flag=True, help="Do not compile the model.")
-@click.option("--emulate", is_flag=True, help="Serve canned text at a steady pace, without a model.")
-@click.option("--emulate-step-ms", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True)
-@click.option("--emulate-start-seconds", type=click.FloatRange(min=0), default=1, show_default=True)
+@click.option(
+    "--emulate", is_flag=True, help="Keep the pace of an engine and serve canned text, without a model."
+)
+@click.option("--emulate-gpu", help="h200: steps take what the timing table of this GPU says.")
+@click.option("--emulate-model", help="llama-3.1-70b: the model of the table.")
+@click.option("--emulate-format", help="fp8: the format of the table.")
+@click.option(
+    "--emulate-step-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Without a table: the time of each step.  [default: 10]",
+)
+@click.option("--emulate-start-seconds", type=click.FloatRange(min=0), help="[default: 1]")
+@condition_flags
 @click.argument("extra_args", nargs=-1, type=click.UNPROCESSED)
-def serve(
-    *,
-    emulate: bool,
-    emulate_step_ms: float,
-    emulate_start_seconds: float,
-    **given: object,
-) -> None:
+def serve(**given: Any) -> None:
     """Serve one model on this pod's port. After `--`: further arguments of vLLM, each --flag or
     --flag=value."""
     configure_logs()
-    emulation = (
-        opt.Emulation(step_s=emulate_step_ms / 1000, start_s=emulate_start_seconds) if emulate else None
-    )
-    options = opt.ServeOptions(emulation=emulation, **given)  # type: ignore[arg-type]
+    emulation = take_emulation(given)
+    options = opt.ServeOptions(emulation=emulation, **given)
     if emulation is not None:
         from paceline_runtime.emulator.process import run as run_engine
     else:

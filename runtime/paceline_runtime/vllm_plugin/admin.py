@@ -4,6 +4,7 @@
     POST /drain     begin to leave; again changes nothing (preStop)
     POST /open      the launcher's word that the engine is warm, with the stages of the start
     PUT  /targets   judge requests by this targets.json from now on
+    GET, PUT /emulation    how the emulated GPU differs from its table (the emulated engine alone)
 
 Never on a TCP port: the router passes any path on to its workers, so whatever listens there is open to
 every client of the service. The socket's file belongs to this container and to its user alone.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,20 @@ log = structlog.get_logger(__name__)
 
 Message = MutableMapping[str, Any]
 Answer = tuple[int, dict[str, Any]]
+Route = Callable[[bytes], Answer]
+"""From the body of a request to the answer."""
 
 
 class Admin:
     """The ASGI application behind the socket."""
 
-    def __init__(self, serving: Serving, *, drain: Drain) -> None:
+    def __init__(
+        self, serving: Serving, *, drain: Drain, more: Mapping[tuple[str, str], Route] | None = None
+    ) -> None:
+        """`more`: routes of this server alone, by method and path."""
         self._serving = serving
         self._drain = drain
+        self._more = more or {}
 
     async def __call__(
         self,
@@ -67,7 +74,8 @@ class Admin:
                 return self._open(body)
             case "PUT", "/targets":
                 return self._retarget(body)
-        return 404, {"error": f"no {method} {path} here"}
+        more = self._more.get((method, path))
+        return (404, {"error": f"no {method} {path} here"}) if more is None else more(body)
 
     def _state(self) -> dict[str, Any]:
         lifecycle = self._serving.lifecycle

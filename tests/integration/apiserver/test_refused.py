@@ -581,6 +581,25 @@ PODS = [
         says="greater than or equal to 1",
     ),
     bad(
+        "emulated-step-beside-a-timing-table",
+        {
+            "spec.runtime": {
+                "emulation": {
+                    "stepMilliseconds": 10,
+                    "timing": {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"},
+                }
+            }
+        },
+        field="spec.runtime.emulation.stepMilliseconds",
+        says="leave it out",
+    ),
+    bad(
+        "half-a-timing-table",
+        {"spec.runtime": {"emulation": {"timing": {"gpu": "h200", "model": "llama-3.1-70b"}}}},
+        field="spec.runtime.emulation.timing.format",
+        says="Required value",
+    ),
+    bad(
         "drains-never-allowed",
         {"spec.disruption": {"maxUnavailable": 0}},
         field="spec.disruption.maxUnavailable",

@@ -27,6 +27,19 @@ FACTS = CheckpointFacts(
 )
 
 
+EMULATED_H200 = merged(
+    EMULATED,
+    {
+        "runtime": {
+            "emulation": {
+                "stepMilliseconds": None,
+                "timing": {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"},
+            }
+        }
+    },
+)
+
+
 def observed(spec: dict[str, Any], *, product: str = "NVIDIA-H200", **changes: Any) -> Observed:
     node = Node.parse(
         {
@@ -96,6 +109,14 @@ def test_emulated_and_cpu_engines_have_a_timing() -> None:
     on_cpu = timing_prior(observed(dict(CPU_DEMO)))
     assert on_cpu is not None
     assert on_cpu.timing[1].step_s(decodes=16) == pytest.approx(0.0765)
+
+
+def test_an_emulated_gpu_has_the_timing_of_its_table() -> None:
+    prior = timing_prior(observed(EMULATED_H200))
+    assert prior is not None
+    table = load_table("llama-3.1-70b", "fp8", "h200")
+    assert prior.timing == table.by_tensor_parallel_size
+    assert "emulated" in prior.source
 
 
 def test_a_planner_is_kept_as_long_as_its_timing() -> None:

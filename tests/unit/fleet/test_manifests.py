@@ -275,3 +275,30 @@ def test_the_longest_names_fit_where_they_go() -> None:
     longest = Names("a" * 40)
     for name in (longest.variant("tp64-0123abcd"), longest.routers, longest.engine, longest.router):
         assert len(name) <= 63
+
+
+def test_an_emulated_gpu_is_named_to_each_pod_with_the_size_of_its_own() -> None:
+    """What is for tests alone is no field: it comes as variables of the container."""
+    spec = merged(
+        EMULATED,
+        {
+            "runtime": {
+                "emulation": {
+                    "stepMilliseconds": None,
+                    "timing": {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"},
+                    "startSeconds": 5,
+                },
+                "env": [{"name": "EMULATE_KAPPA", "value": "1.1"}],
+            },
+            "scaling": {"tensorParallelSize": 4, "replicas": 1},
+        },
+    )
+    (container, *_) = engine_pod(spec)["containers"]
+    args = container["args"]
+    at = args.index("--emulate")
+    assert args[at:] == [
+        *("--emulate", "--emulate-gpu", "h200", "--emulate-model", "llama-3.1-70b"),
+        *("--emulate-format", "fp8", "--emulate-start-seconds", "5"),
+    ]
+    assert args[args.index("--tensor-parallel-size") + 1] == "4"
+    assert {"name": "EMULATE_KAPPA", "value": "1.1"} in container["env"]

@@ -21,8 +21,10 @@ import uvicorn
 
 from paceline_core import LatencyTarget, Outcome, Targets
 from paceline_runtime.emulator.app import EmulatedServer
+from paceline_runtime.emulator.current import admin_routes
 from paceline_runtime.emulator.process import build
-from paceline_runtime.launch.options import Emulation, ServeOptions
+from paceline_runtime.launch.emulation import ConstantStep, Emulation
+from paceline_runtime.launch.options import ServeOptions
 from paceline_runtime.vllm_plugin import admin
 from paceline_runtime.vllm_plugin.drain import Drain, DrainTimes
 from paceline_runtime.vllm_plugin.guest_server import GuestServer
@@ -78,7 +80,7 @@ def options(folder: Path, **changes: Any) -> ServeOptions:
         "admin_socket": folder / "admin.sock",
         "trust_remote_code": False,
         "eager": True,
-        "emulation": Emulation(step_s=0.005, start_s=0),
+        "emulation": Emulation(timing=ConstantStep(step_s=0.005), stages_s={}),
         "extra_args": (),
     }
     return ServeOptions(**(base | changes))
@@ -162,14 +164,15 @@ async def pod(
     routers: Routers | None = None,
     address: str | None = None,
     emulation_step_s: float = 0.005,
+    emulation: Emulation | None = None,
     **changes: Any,
 ) -> AsyncIterator[Pod]:
     """`wrap` puts something between the middleware and the engine's routes."""
-    emulation = Emulation(step_s=emulation_step_s, start_s=0)
+    emulation = emulation or Emulation(timing=ConstantStep(step_s=emulation_step_s), stages_s={})
     given = options(folder, emulation=emulation, **changes)
     serving = Serving(settings(given, address=address), targets=targets, clock=clock)
-    server = build(given, serving)
-    inner: App = server.app
+    emulated = build(given, serving)
+    inner: App = emulated.server.app
     app = RequestLedger(wrap(inner) if wrap else inner, serving)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -179,7 +182,9 @@ async def pod(
     bound = admin.bind(given.admin_socket)
     tasks = [
         asyncio.create_task(web.serve(sockets=[listener])),
-        asyncio.create_task(admin.listen(admin.Admin(serving, drain=drain), on=bound)),
+        asyncio.create_task(
+            admin.listen(admin.Admin(serving, drain=drain, more=admin_routes(emulated.current)), on=bound)
+        ),
     ]
     if open_now:
         serving.open({"ready": 1.0})
@@ -188,7 +193,7 @@ async def pod(
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         await until(lambda: web.started)
         try:
-            yield Pod(url=url, serving=serving, server=server, http=http, admin=admin_http)
+            yield Pod(url=url, serving=serving, server=emulated.server, http=http, admin=admin_http)
         finally:
             for task in tasks:
                 task.cancel()

@@ -19,6 +19,15 @@ PACELINE = {
     "paceline_engine_step_age_seconds": set(),
 }
 
+EMULATED = {
+    "paceline_emulated_info": {"gpu", "model", "format", "timing", "tensor_parallel_size"},
+    "paceline_emulated_kappa": set(),
+    "paceline_emulated_step_lag_seconds_bucket": {"le"},
+    "paceline_emulated_step_lag_seconds_count": set(),
+    "paceline_emulated_step_lag_seconds_sum": set(),
+}
+"""Of an emulated engine alone."""
+
 VLLM = {
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
@@ -26,16 +35,20 @@ VLLM = {
     "vllm:prompt_tokens_total",
     "vllm:generation_tokens_total",
     "vllm:num_preemptions_total",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
+    "vllm:prompt_tokens_cached_total",
+    "vllm:iteration_tokens_total_bucket",
+    "vllm:request_prompt_tokens_bucket",
+    "vllm:request_generation_tokens_bucket",
+    "vllm:request_queue_time_seconds_bucket",
+    "vllm:cache_config_info",
     "vllm:request_success_total",
     "vllm:admission_rejections_total",
     "vllm:time_to_first_token_seconds_bucket",
     "vllm:inter_token_latency_seconds_bucket",
     "vllm:request_time_per_output_token_seconds_bucket",
     "vllm:e2e_request_latency_seconds_bucket",
-    "vllm:request_prompt_tokens_bucket",
-    "vllm:request_generation_tokens_bucket",
-    "vllm:prompt_tokens_cached_total",
-    "vllm:cache_config_info",
 }
 
 
@@ -51,9 +64,10 @@ async def samples(one: Pod) -> dict[str, list[dict[str, str]]]:
 async def test_the_names_and_labels_of_our_series(tmp_path: Path) -> None:
     async with pod(tmp_path) as one:
         found = await samples(one)
-        for name, labels in PACELINE.items():
+        ours = PACELINE | EMULATED
+        for name, labels in ours.items():
             assert {frozenset(each) for each in found[name]} == {frozenset(labels)}, name
-        assert {name for name in found if name.startswith("paceline")} == PACELINE.keys()
+        assert {name for name in found if name.startswith("paceline")} == ours.keys()
 
 
 async def test_the_emulated_engine_has_vllms_names(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""How long each step takes: the timing table, under the conditions that hold now."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from paceline_core.timing import StepTiming
+from paceline_runtime.emulator.current import Current
+from paceline_runtime.emulator.scheduler import Step
+
+SLOW_FACTOR: Final = 5.0
+"""of the fault Slow"""
+
+
+class Pace:
+    def __init__(self, timing: StepTiming, current: Current, *, seed: int) -> None:
+        self._gpu = timing.corrected(scale=1, overhead_s=0)
+        self._table_delta_s = timing.overhead_s
+        self._current = current
+        self._random = random.Random(seed)
+
+    def step_s(self, step: Step) -> float:
+        conditions = self._current.conditions
+        gpu_s = self._gpu.step_s(
+            prefills=step.prefills,
+            decodes=step.decodes,
+            decode_context_tokens=step.decode_context_tokens,
+        )
+        delta_s = self._table_delta_s if conditions.delta_s is None else conditions.delta_s
+        takes_s = self._current.kappa * gpu_s + delta_s
+        if conditions.fault == "Slow":
+            takes_s *= SLOW_FACTOR
+        if sigma := conditions.noise:
+            takes_s *= math.exp(self._random.gauss(-sigma * sigma / 2, sigma))
+        return takes_s
