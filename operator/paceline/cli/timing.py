@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from paceline.cli import timing_sampler
 from paceline.cli.timing_catalogue import PLATFORMS, Cell, cells
+from paceline.cli.timing_check import COLUMNS, BadRows, Row, read_rows, replay
+from paceline.cli.timing_check_report import report
+from paceline.cli.timing_closed_loop import NeverFits
 from paceline.cli.timing_fit import CALIBRATED, fit_step_timing
 from paceline.cli.written import root_option, write_or_check
-from paceline_core.timing import TimingTable
-from paceline_core.timing_tables import table_file_name, table_to_json
+from paceline_core.timing import StepTiming, TimingTable
+from paceline_core.timing_tables import UnknownTable, load_table, table_file_name, table_to_json
+
+_DEFAULT_BUDGET: Final = {"h100": 8192, "h200": 8192, "b200": 8192}
+_SMALL_BUDGET: Final = 2048
+"""vLLM's max_num_batched_tokens for its server: the larger where a GPU has 70 GiB and is no A100."""
 
 _TABLES = Path("runtime", "paceline_core", "tables")
 
@@ -48,6 +57,56 @@ def build(root: Path, python: Path | None, check: bool) -> None:
         check=check,
         command="paceline timing build",
     )
+
+
+@timing.command("check")
+@click.option(
+    "--measured",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help=f"CSV with {','.join(COLUMNS)}.",
+)
+@click.option(
+    "--max-batched-tokens",
+    type=click.IntRange(1),
+    help="Of a step. Else vLLM's default: 8192 on H100 and larger, 2048 on others.",
+)
+@click.option("--rows", "show_rows", is_flag=True, help="Every row too, not only the errors.")
+def check(measured: Path, max_batched_tokens: int | None, show_rows: bool) -> None:
+    """Replay measured closed-loop rows with the shipped tables, and print the error by GPU and TP."""
+    try:
+        rows = read_rows(measured.read_text(encoding="utf-8").splitlines())
+    except BadRows as error:
+        raise click.ClickException(f"{measured}: {error}") from error
+    replayed, left_out = [], Counter[str]()
+    with click.progressbar(rows, label="replaying", file=sys.stderr) as bar:
+        for row in bar:
+            step = _step_of(row, left_out)
+            if step is None:
+                continue
+            budget = max_batched_tokens or _DEFAULT_BUDGET.get(row.gpu, _SMALL_BUDGET)
+            try:
+                replayed.append(replay(row, step, max_batched_tokens=budget))
+            except NeverFits as error:
+                left_out[str(error)] += 1
+    for line in report(replayed, show_rows=show_rows):
+        click.echo(line)
+    for reason, count in left_out.items():
+        click.echo(f"left out, {count} rows: {reason}")
+    if not replayed:
+        raise click.ClickException("no row could be replayed")
+
+
+def _step_of(row: Row, left_out: Counter[str]) -> StepTiming | None:
+    try:
+        table = load_table(row.model, row.format, row.gpu)
+    except UnknownTable as error:
+        left_out[str(error)] += 1
+        return None
+    step = table.by_tensor_parallel_size.get(row.tp)
+    if step is None:
+        left_out[f"no timing of {row.model} in {row.format} on {row.gpu} at TP {row.tp}"] += 1
+    return step
 
 
 def _cached_python() -> Path:
