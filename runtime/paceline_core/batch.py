@@ -80,11 +80,12 @@ class Step:
     def tokens(self) -> int:
         return len(self.decodes) + sum(one.chunk_tokens for one in self.prefills)
 
-    def duration_s(self, timing: StepTiming) -> float:
-        return timing.step_s(
+    def duration_s(self, timing: StepTiming, *, times: int = 1) -> float:
+        """Of the step, or of as many like it in a row, in which each context grows by a token a step."""
+        return times * timing.step_s(
             prefills=[(one.chunk_tokens, one.prior_tokens) for one in self.prefills],
             decodes=len(self.decodes),
-            decode_context_tokens=self.decode_context_tokens,
+            decode_context_tokens=self.decode_context_tokens + len(self.decodes) * (times - 1) / 2,
         )
 
 
@@ -230,9 +231,17 @@ class Batch:
         self.preemptions += 1
         return one
 
-    def complete(self, step: Step) -> StepResult:
-        """The step is over: its requests have their tokens, and the finished ones are gone. Requests that were
-        aborted since it was scheduled are left out."""
+    def repeats(self, step: Step) -> int:
+        """How many steps like this one come in a row, itself counted, if nobody is added or aborted: until a
+        request ends or blocks may run short. For `duration_s` and `complete` in one go, where steps are many."""
+        if step.prefills or step.preempted or len(step.decodes) < len(self._running):
+            return 1
+        until_end = min(one.output_tokens - one.generated for one in self._running)
+        return max(1, min(until_end, KV_BLOCK_TOKENS * (self._free_blocks // len(self._running))))
+
+    def complete(self, step: Step, *, times: int = 1) -> StepResult:
+        """The step is over, or as many like it as `repeats` allows: its requests have their tokens, and the
+        finished ones are gone. Requests that were aborted since it was scheduled are left out."""
         chunks = dict.fromkeys(step.decodes, 1) | {one.request_id: one.chunk_tokens for one in step.prefills}
         first: list[int] = []
         tokens: list[int] = []
@@ -240,10 +249,12 @@ class Batch:
         for one in self._running:
             if one.request_id not in chunks:
                 continue
-            one.computed += chunks[one.request_id]
+            if times > 1:
+                self._grow(one, times)
+            one.computed += chunks[one.request_id] + times - 1
             if one.computed < one.total:
                 continue
-            one.generated += 1
+            one.generated += times
             tokens.append(one.request_id)
             if one.generated == 1:
                 first.append(one.request_id)

@@ -21,7 +21,7 @@ def test_one_request_alone_takes_its_steps() -> None:
     step = timing()
     times = closed_loop(step, [(1000, 4)], concurrency=1, max_batched_tokens=8192)
     assert times.ttft_s == pytest.approx(FRONT_S + step.step_s(prefills=[(1000, 0)]))
-    decodes = [step.step_s(decodes=1, decode_context_tokens=context) for context in (1000, 1001, 1002)]
+    decodes = [step.step_s(decodes=1, decode_context_tokens=context) for context in (1001, 1002, 1003)]
     assert times.tpot_s == pytest.approx(sum(decodes) / 3)
 
 

@@ -158,3 +158,44 @@ def test_every_request_gets_all_its_tokens_whatever_the_pressure(
 
 def test_blocks_are_rounded_up() -> None:
     assert [kv_blocks(tokens) for tokens in (0, 1, 16, 17)] == [0, 1, 1, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 400), st.integers(1, 90)), min_size=1, max_size=12),
+    blocks=st.integers(31, 90),
+    budget=st.integers(12, 512),
+)
+def test_steps_that_are_alike_may_be_taken_in_one_go(
+    lengths: list[tuple[int, int]], blocks: int, budget: int
+) -> None:
+    """The same tokens at the same times, preemption included."""
+    timing = StepTiming(
+        knot_tokens=(1, 512),
+        knot_s=(0.010, 0.020),
+        prefill_attention_s=1e-8,
+        decode_attention_s=1e-6,
+        kv_cache_tokens=blocks * KV_BLOCK_TOKENS,
+    )
+
+    def run(*, in_one_go: bool) -> tuple[dict[int, float], int, int]:
+        batch = Batch(kv_cache_tokens=timing.kv_cache_tokens, max_sequences=12, max_batched_tokens=budget)
+        for request, (prompt, output) in enumerate(lengths):
+            batch.add(request, prompt_tokens=prompt, output_tokens=output)
+        now_s, looks = 0.0, 0
+        ended: dict[int, float] = {}
+        while step := batch.schedule():
+            times = batch.repeats(step) if in_one_go else 1
+            now_s += step.duration_s(timing, times=times)
+            ended |= dict.fromkeys(batch.complete(step, times=times).finished, now_s)
+            looks += 1
+        assert batch.kv_cache_usage == 0
+        return ended, batch.preemptions, looks
+
+    (fast, fast_preemptions, fewer), (slow, slow_preemptions, looks) = (
+        run(in_one_go=True),
+        run(in_one_go=False),
+    )
+    assert fast == pytest.approx(slow, abs=1e-9)
+    assert fast_preemptions == slow_preemptions
+    assert fewer <= looks
