@@ -9,7 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
+
+import numpy as np
 
 from paceline_core.checkpoint import CheckpointFacts
 from paceline_core.gpus import LEAST_KV_TOKENS, Gpu, gpu_named, kv_cache_tokens
@@ -29,10 +32,11 @@ CACHE_SHARE: Final = 0.7
 LINK_SHARE: Final = 0.6
 ALL_REDUCE_S: Final = 6e-6
 """A message of a few bytes between the GPUs of a node."""
-SEQUENCE_S: Final = 20e-6
-"""The engine's own work for each sequence of a step."""
-MANY_SEQUENCES: Final = 256
-"""A larger step is taken as a prefill."""
+SEQUENCE_S: Final = 21e-6
+"""The engine's own work for each sequence of a step: scheduling, sampling, the text."""
+SEQUENCES_OF_TOKENS: Final = ((1, 192, 512, 1024), (1, 192, 32, 0))
+"""How many sequences a step of so many tokens is taken to hold, linear between: f knows tokens alone. A small step
+decodes, one token each; a large one computes a prompt, beside a few that decode; a larger one little else."""
 LAYER_S: Final = 30e-6
 """What a layer costs whatever its size: kernels that start, norms, activations."""
 
@@ -138,7 +142,7 @@ def _step(shape: _Shape, gpu: Gpu, size: int) -> StepTiming:
     rank_kv_bytes = shape.kv_bytes_per_token / min(size, shape.kv_heads)
     return StepTiming(
         knot_tokens=TOKENS,
-        knot_s=tuple(_tokens_s(shape, gpu, size, tokens) for tokens in TOKENS),
+        knot_s=tuple(accumulate((_tokens_s(shape, gpu, size, tokens) for tokens in TOKENS), max)),
         prefill_attention_s=pair_flops / (gpu.bf16_flops * ATTENTION_ARITHMETIC_SHARE),
         decode_attention_s=rank_kv_bytes / (gpu.memory_bytes_per_s * CACHE_SHARE),
         kv_cache_tokens=kv_cache_tokens(
@@ -174,7 +178,7 @@ def _tokens_s(shape: _Shape, gpu: Gpu, size: int, tokens: int) -> float:
         message_bytes = 2 * (size - 1) / size * tokens * shape.hidden * _ACTIVATION_BYTES
         layer_s += 2 * (ALL_REDUCE_S + message_bytes / (gpu.nvlink_bytes_per_s * LINK_SHARE))
     output_s = shape.output_weights * _ACTIVATION_BYTES / size / memory
-    return shape.layers * layer_s + output_s + SEQUENCE_S * min(tokens, MANY_SEQUENCES)
+    return shape.layers * layer_s + output_s + SEQUENCE_S * float(np.interp(tokens, *SEQUENCES_OF_TOKENS))
 
 
 def _flops(gpu: Gpu, format: str) -> float:

@@ -13,14 +13,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from paceline_core.roofline import SEQUENCE_S, SEQUENCES_OF_TOKENS
 from paceline_core.timing import HOST_OVERHEAD_S, StepTiming
 
 _Floats = npt.NDArray[np.float64]
 
 DECODING_TOKENS: Final = 256
 """Up to here a step's tokens count as decoding sequences, beyond it as a prefill: their attention differs."""
-PREFILLING_TOKENS: Final = 1024
-"""From here on they count as a prefill alone, which is one sequence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +38,7 @@ UNCALIBRATED: Final = Calibration(
     decode_attention=1.0, sequence_s=0.0, overhead_s=dict.fromkeys((1, 2, 4, 8), HOST_OVERHEAD_S)
 )
 CALIBRATED: Final = Calibration(
-    decode_attention=1.13, sequence_s=21e-6, overhead_s={1: 0.5e-3, 2: 0.5e-3, 4: 1.2e-3, 8: 1.4e-3}
+    decode_attention=1.13, sequence_s=SEQUENCE_S, overhead_s={1: 0.5e-3, 2: 0.7e-3, 4: 1.1e-3, 8: 1.4e-3}
 )
 
 
@@ -50,8 +49,8 @@ def fit_step_timing(
     tokens, rest, logits = _columns(samples["tokens"])
 
     decodes, contexts, decode_ms = _columns(samples["decode_attention"])
-    held = decodes * contexts <= kv_cache_tokens
-    decodes, contexts, decode_ms = decodes[held], contexts[held], decode_ms[held]
+    fits = decodes * contexts <= kv_cache_tokens
+    decodes, contexts, decode_ms = decodes[fits], contexts[fits], decode_ms[fits]
     at_all, per_sequence, a_d = _least_squares(
         [np.ones_like(decodes), decodes, decodes * contexts],
         decode_ms,
@@ -68,7 +67,7 @@ def fit_step_timing(
     attention = np.where(
         tokens <= DECODING_TOKENS, at_all + per_sequence * tokens, prefill_at_all + per_token * tokens
     )
-    sequences = np.interp(tokens, [1, DECODING_TOKENS, PREFILLING_TOKENS], [1, DECODING_TOKENS, 0])
+    sequences = np.interp(tokens, *SEQUENCES_OF_TOKENS)
     f_ms = _ascending(rest + logits + attention + 1000 * calibration.sequence_s * sequences)
     return StepTiming(
         knot_tokens=tuple(int(n) for n in tokens),
