@@ -7,6 +7,7 @@ long before throughput ends. One set of curves holds for one mix of lengths, one
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,14 +68,19 @@ class Curves:
         return between
 
 
-def measure_curves(measure: Measure, shapes: Mapping[int, Sequence[int]]) -> Curves:
-    """`shapes`: the counts of replicas to measure, for each tensor-parallel size, ascending."""
+def measure_curves(
+    measure: Measure, shapes: Mapping[int, Sequence[int]], *, peak: float = math.inf
+) -> Curves:
+    """`shapes`: the counts of replicas to measure, for each tensor-parallel size, ascending. Counts beyond the
+    first that serves `peak` (requests per second of the whole service) with ease are left out."""
     by_size = {}
     for size, counts in shapes.items():
         curves, start = [], 1.0
         for n in counts:
             curve, start = _curve(measure, size, n, start)
             curves.append(curve)
+            if peak < math.inf and float(curve.at(np.array([peak / n]))[0]) >= min(GOOD, curve.attainment[0]):
+                break
         by_size[size] = tuple(curves)
     return Curves(by_size=by_size)
 

@@ -1,0 +1,74 @@
+"""Traffic from files: requests one a line, or a rate over time with lengths from elsewhere.
+
+requests   arrival_s,prompt_tokens,output_tokens
+rate       t_s,requests_per_s          at the start of each step; between steps the rate is a straight line
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from paceline.simulator.core.generators import Pairs, arrivals
+from paceline.simulator.core.traffic import Floats, Traffic
+
+REQUEST_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
+RATE_COLUMNS = ("t_s", "requests_per_s")
+
+
+class UnreadableTraffic(ValueError):
+    """A file that is no traffic; the message names the file and says what it must hold."""
+
+
+def read_requests(path: Path) -> Traffic:
+    columns = _columns(path, REQUEST_COLUMNS)
+    order = np.argsort(columns[0], kind="stable")
+    arrival_s = columns[0][order]
+    if len(arrival_s) and arrival_s[0] < 0:
+        raise UnreadableTraffic(f"{path}: a negative arrival_s: write seconds from the start of the run")
+    if any((column < 0).any() for column in columns[1:]):
+        raise UnreadableTraffic(f"{path}: a negative length: write token counts of at least 1")
+    return Traffic(
+        arrival_s=arrival_s,
+        prompt_tokens=np.maximum(columns[1][order], 1).astype(np.int64),
+        output_tokens=np.maximum(columns[2][order], 1).astype(np.int64),
+        end_s=float(arrival_s[-1]) + 1.0 if len(arrival_s) else 1.0,
+    )
+
+
+def read_rate(path: Path, lengths: Pairs, *, seed: int, scale: float = 1.0) -> Traffic:
+    """Arrivals drawn from the rate; each takes one pair of lengths at random. `scale`: of the rate, not of time."""
+    at_s, rate = _columns(path, RATE_COLUMNS)
+    if len(at_s) < 2 or (np.diff(at_s) <= 0).any() or (rate < 0).any():
+        raise UnreadableTraffic(
+            f"{path}: write at least two rows, t_s ascending, requests_per_s not negative"
+        )
+    at_s = np.append(at_s, 2 * at_s[-1] - at_s[-2])
+    rate = np.append(rate, rate[-1]) * scale
+    return arrivals(at_s - at_s[0], rate, lengths, seed=seed)
+
+
+def _columns(path: Path, names: tuple[str, ...]) -> tuple[Floats, ...]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in names if name not in (reader.fieldnames or ())]
+        if missing:
+            raise UnreadableTraffic(
+                f"{path}: no column {' and '.join(missing)}: the first line must be {','.join(names)}"
+            )
+        rows = []
+        for row in reader:
+            try:
+                rows.append([float(row[name]) for name in names])
+            except (TypeError, ValueError) as error:
+                raise UnreadableTraffic(
+                    f"{path}, line {reader.line_num}: write a number in each of {','.join(names)}"
+                ) from error
+    if not rows:
+        raise UnreadableTraffic(f"{path}: no rows below the first line")
+    table = np.array(rows)
+    if not np.isfinite(table).all():
+        raise UnreadableTraffic(f"{path}: a value is not finite: write plain numbers")
+    return tuple(table[:, i].copy() for i in range(len(names)))
