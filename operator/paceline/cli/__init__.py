@@ -10,7 +10,18 @@ from typing import Final
 
 import click
 
-COMMANDS: Final = ("api-docs", "crds", "explain", "operator", "plan", "serve", "timing", "top")
+COMMANDS: Final = (
+    "api-docs",
+    "benchmark",
+    "crds",
+    "explain",
+    "operator",
+    "plan",
+    "serve",
+    "simulate",
+    "timing",
+    "top",
+)
 
 
 class _Commands(click.Group):

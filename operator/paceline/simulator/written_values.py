@@ -6,6 +6,7 @@ Each message names the option and says what to write instead.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,3 +100,20 @@ def _objective(text: str, *, option: str) -> float:
             option, f"objective={text}: write percent of requests above 0 and below 100, such as 99"
         )
     return percent / 100
+
+
+def parse_scenario(text: str, *, option: str, known: Sequence[str]) -> tuple[str, dict[str, float]]:
+    """`burst:rate=4,hours=2`"""
+    name, _, rest = text.partition(":")
+    if name not in known:
+        raise WrittenWrong(option, f"{name!r} is no generator: write one of {', '.join(sorted(known))}")
+    settings = {}
+    for part in rest.split(",") if rest else ():
+        key, equals, value = part.partition("=")
+        try:
+            settings[key.strip()] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise WrittenWrong(option, f"{part!r}: write key=number, such as {name}:hours=2")
+    return name, settings

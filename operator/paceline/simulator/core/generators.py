@@ -134,11 +134,28 @@ GENERATORS: Mapping[str, Generator] = {
 }
 
 
-def generate(name: str, settings: Mapping[str, float], *, seed: int, lengths: Pairs | None = None) -> Traffic:
-    """`lengths`: instead of the generator's own mix; a mix shift keeps its own."""
+class UnknownSetting(ValueError):
+    """A generator has no such number."""
+
+
+def generate(
+    name: str,
+    settings: Mapping[str, float],
+    *,
+    seed: int,
+    lengths: Pairs | None = None,
+    scale: float = 1.0,
+) -> Traffic:
+    """`lengths`: instead of the generator's own mix. `scale`: of the rate."""
     generator = GENERATORS[name]
+    unknown = set(settings) - set(generator.defaults)
+    if unknown:
+        raise UnknownSetting(
+            f"{name} has no {', '.join(sorted(unknown))}: write some of {', '.join(generator.defaults)}"
+        )
     p = {**generator.defaults, **settings}
     at_s, rate = generator.rate(p, np.random.default_rng(seed + 1))
+    rate = rate * scale
     if name != "mix-shift":
         return arrivals(at_s, rate, lengths or conversation(), seed=seed)
     short = arrivals(at_s, rate, lengths or conversation(), seed=seed)

@@ -43,3 +43,30 @@ class Traffic:
             output_tokens=self.output_tokens[keep],
             end_s=self.end_s,
         )
+
+    def multiplied(self, times: float, *, seed: int) -> Traffic:
+        """More of the same: copies shifted in time, round the end to the beginning, the last one thinned."""
+        random = np.random.default_rng(seed)
+        whole = int(times)
+        parts = [self]
+        for _ in range(1, whole):
+            parts.append(self._shifted(float(random.uniform(0, self.end_s))))
+        if times > whole:
+            rest = self._shifted(float(random.uniform(0, self.end_s)))
+            parts.append(rest.thinned(times - whole, seed=seed + 1))
+        arrival_s = np.concatenate([part.arrival_s for part in parts])
+        order = np.argsort(arrival_s, kind="stable")
+        return Traffic(
+            arrival_s=arrival_s[order],
+            prompt_tokens=np.concatenate([part.prompt_tokens for part in parts])[order],
+            output_tokens=np.concatenate([part.output_tokens for part in parts])[order],
+            end_s=self.end_s,
+        )
+
+    def _shifted(self, by_s: float) -> Traffic:
+        return Traffic(
+            arrival_s=(self.arrival_s + by_s) % self.end_s,
+            prompt_tokens=self.prompt_tokens,
+            output_tokens=self.output_tokens,
+            end_s=self.end_s,
+        )
