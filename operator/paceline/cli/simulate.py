@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ def _run(given: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
         except NoPlan as error:
             click.echo(f"no bound: {error}", err=True)
     done = 0
-    with click.progressbar(length=100, label="simulating", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=100, label="simulating", file=sys.stderr) as bar:
 
         def tell(share: float) -> None:
             nonlocal done

@@ -109,7 +109,8 @@ def plot_timeline(
     below.set_xlabel("hours")
     below.set_ylabel("GPUs (starting and draining ones too)")
     below.set_ylim(bottom=0)
-    below.legend(fontsize=8)
+    if fleets:
+        below.legend(fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
