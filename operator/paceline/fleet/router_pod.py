@@ -27,7 +27,7 @@ from paceline.fleet.pod_security import container_security_context, pod_security
 from paceline.fleet.settings import Settings
 
 KEYS_PATH = "/etc/paceline/keys"
-DEFAULT_REQUESTS = {"cpu": "50m", "memory": "128Mi"}
+DEFAULT_REQUESTS = {"cpu": "100m", "memory": "128Mi"}
 
 
 def router_pod_template(
@@ -134,7 +134,9 @@ def _gate_container(service: InferenceService, *, meta: ServiceMeta, settings: S
             "httpGet": {"path": "/readyz", "port": "ops"},
             "periodSeconds": 2,
             "timeoutSeconds": 5,
-            "failureThreshold": 3,
+            # A gate that drains is out by its deletion, one that died by its exit. What is left for the
+            # probe is slowness, and to a slow last gate an empty Service is no better answer.
+            "failureThreshold": 6,
         },
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": "ops"},

@@ -14,9 +14,14 @@ from paceline_runtime.gate.drain import Drain
 from paceline_runtime.gate.metrics import Metrics
 from paceline_runtime.gate.workers import Reconcile, RouterList, RouterSilent
 
-ROUTER_SILENT_S: Final = 10.0
-"""A gate whose router has been silent for this long is not ready: another pod's may be well. Shorter would
-take a gate out for a restart of its router, which the hold covers."""
+ROUTER_GONE_S: Final = 10.0
+"""A gate whose router has not run for this long is not ready: another pod's may be well. Shorter would take a
+gate out for a restart of its router, which the hold covers."""
+
+ROUTER_HUNG_S: Final = 60.0
+"""A router that takes connections and answers none of them for this long hangs. Sooner, it may only be slow:
+on a machine with more work than cores it was silent for over ten seconds and served all the same, and taking
+the last gate out of its Service refused every request that the hold would have kept."""
 
 
 def application(
@@ -27,7 +32,9 @@ def application(
             return web.Response(status=503, text="draining\n")
         if not reconcile.equalled_once:
             return web.Response(status=503, text="the router has not listed the Ready pods yet\n")
-        if reconcile.silent_s() > ROUTER_SILENT_S:
+        if reconcile.gone_s() > ROUTER_GONE_S:
+            return web.Response(status=503, text="the router does not run\n")
+        if reconcile.silent_s() > ROUTER_HUNG_S:
             return web.Response(status=503, text="the router does not answer\n")
         return web.Response(text="ready\n")
 

@@ -48,6 +48,10 @@ class RouterSilent(Exception):
     """The router did not answer an admin route."""
 
 
+class RouterGone(RouterSilent):
+    """Nothing took the connection: no router runs."""
+
+
 class RouterList:
     """The admin routes of the router beside us. Workers are named `ip:port`."""
 
@@ -63,6 +67,8 @@ class RouterList:
                 response.raise_for_status()
                 document = await response.json()
             return frozenset(url.removeprefix("http://") for url in document["urls"])
+        except aiohttp.ClientConnectorError as error:
+            raise RouterGone(repr(error)) from error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError) as error:
             raise RouterSilent(repr(error)) from error
 
@@ -135,6 +141,7 @@ class Reconcile:
         self._unrepaired = False
         self._equalled = False
         self._answered_s = -math.inf
+        self._ran_s = -math.inf
         self._eviction: asyncio.Task[int] | None = None
 
     @property
@@ -149,6 +156,10 @@ class Reconcile:
     def silent_s(self) -> float:
         """How long the router has not answered; infinite before its first answer."""
         return asyncio.get_running_loop().time() - self._answered_s
+
+    def gone_s(self) -> float:
+        """How long nothing has taken a connection in the router's place; infinite before it first ran."""
+        return asyncio.get_running_loop().time() - self._ran_s
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -166,8 +177,11 @@ class Reconcile:
         wanted = self._wanted.addresses()
         try:
             listed: frozenset[str] | None = await self._router.read()
-            self._answered_s = asyncio.get_running_loop().time()
+            self._ran_s = self._answered_s = asyncio.get_running_loop().time()
+        except RouterGone:
+            listed = None
         except RouterSilent:
+            self._ran_s = asyncio.get_running_loop().time()
             listed = None
         if wanted is None:
             return

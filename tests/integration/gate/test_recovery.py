@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
@@ -70,6 +71,41 @@ async def test_a_killed_router_loses_only_its_running_streams(
         assert len(failed) <= running
         assert all("engine_lost" in (record.failure or "") for record in failed)
         assert loop.records[-1].ok
+
+
+async def test_a_slow_router_does_not_take_the_last_door_away(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    """A router that gets no processor time is silent, and its Service must not lose its last endpoint."""
+    worker = await start_worker()
+    async with stack(tmp_path, workers=[worker.address]) as served:
+        await served.wait_ready()
+        served.router.signal(signal.SIGSTOP)
+        asking = asyncio.create_task(served.ask())
+        states = []
+        for _ in range(18):
+            await asyncio.sleep(1)
+            states.append(await served.ready())
+        assert not asking.done()
+        served.router.signal(signal.SIGCONT)
+        assert (await asking)[0] == 200
+        assert states == [200] * 18
+
+
+async def test_a_gate_whose_router_is_gone_leaves_its_place_to_another(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    worker = await start_worker()
+    async with stack(tmp_path, workers=[worker.address]) as served:
+        await served.wait_ready()
+        await served.router.stop()
+        gone_s = time.monotonic()
+        while await served.ready() == 200:
+            assert time.monotonic() - gone_s < 25
+            await asyncio.sleep(0.2)
+        assert time.monotonic() - gone_s > 4
+        served.router.start()
+        await served.wait_ready()
 
 
 async def test_a_request_that_kills_engines_does_not_kill_them_all(

@@ -6,12 +6,13 @@ import asyncio
 from dataclasses import dataclass, field
 
 import aiohttp
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline_runtime.gate.metrics import Metrics
 from paceline_runtime.gate.pods import Pod, PodsUnreadable
-from paceline_runtime.gate.workers import Difference, Reconcile, RouterList, RouterSilent
+from paceline_runtime.gate.workers import Difference, Reconcile, RouterGone, RouterList, RouterSilent
 
 addresses = st.frozensets(st.sampled_from([f"10.0.0.{n}:8000" for n in range(6)]))
 
@@ -152,6 +153,7 @@ async def test_a_silent_router_is_told_by_its_silence() -> None:
     await asyncio.sleep(0.1)
     await made.look()
     assert made.silent_s() >= 0.1
+    assert made.gone_s() < 0.1
 
 
 async def test_only_workers_that_take_no_connection_are_evicted() -> None:
@@ -164,10 +166,12 @@ async def test_only_workers_that_take_no_connection_are_evicted() -> None:
     assert router.workers == {alive}
 
 
-async def test_a_router_that_is_not_there_is_silent() -> None:
+async def test_a_router_that_is_not_there_is_gone() -> None:
     async with aiohttp.ClientSession() as session:
         router = RouterList(session, router_url="http://127.0.0.1:1")
-        for ask in (router.read(), router.add("a:1"), router.remove("a:1")):
+        with pytest.raises(RouterGone):
+            await router.read()
+        for ask in (router.add("a:1"), router.remove("a:1")):
             try:
                 await ask
             except RouterSilent:
