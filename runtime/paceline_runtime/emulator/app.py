@@ -25,7 +25,6 @@ from paceline_runtime.emulator.engine import Engine, QueueFull
 from paceline_runtime.emulator.engine_request import EngineRequest
 from paceline_runtime.emulator.events import Answer, RequestMetadata
 from paceline_runtime.emulator.metrics import EngineMetrics
-from paceline_runtime.emulator.scheduler import BLOCK_TOKENS
 from paceline_runtime.vllm_plugin.probes import Probes
 from paceline_runtime.vllm_plugin.serving import Serving
 
@@ -95,7 +94,7 @@ class EmulatedServer:
             request_id=metadata.request_id,
             prompt_tokens=wanted.prompt_tokens,
             output_tokens=wanted.output_tokens,
-            cached_tokens=self._cached_tokens(wanted.prompt_tokens),
+            cached_tokens=int(wanted.prompt_tokens * self._model.prefix_hit_share),
             finish_reason=wanted.finish_reason,
             arrived_s=arrived_s,
         )
@@ -139,11 +138,6 @@ class EmulatedServer:
             return Response(status_code=499)  # nobody reads it
         answer.finish()
         return JSONResponse(answer.whole())
-
-    def _cached_tokens(self, prompt_tokens: int) -> int:
-        """Whole blocks, and never the last token: that one is computed to get the first of the answer."""
-        share = int(prompt_tokens * self._model.prefix_hit_share)
-        return min(share, prompt_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
     async def _models(self, _: Request) -> Response:
         cards = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from paceline_runtime.emulator.scheduler import BLOCK_TOKENS
+from paceline_core.batch import KV_BLOCK_TOKENS
 
 _AS_BY_DEFAULT: Final = {
     "user_specified_block_size": "False",
@@ -49,9 +49,9 @@ _AS_BY_DEFAULT: Final = {
 def cache_config_labels(*, kv_cache_tokens: int, prefix_caching: bool) -> dict[str, str]:
     return {
         "engine": "0",
-        "block_size": str(BLOCK_TOKENS),
+        "block_size": str(KV_BLOCK_TOKENS),
         "enable_prefix_caching": str(prefix_caching),
-        "num_gpu_blocks": str(kv_cache_tokens // BLOCK_TOKENS),
+        "num_gpu_blocks": str(kv_cache_tokens // KV_BLOCK_TOKENS),
         "kv_cache_size_tokens": str(kv_cache_tokens),
         **_AS_BY_DEFAULT,
     }

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 
+from paceline_core.batch import Batch, Step
 from paceline_runtime.emulator.engine_request import EngineRequest
 from paceline_runtime.emulator.metrics import EngineMetrics
 from paceline_runtime.emulator.pace import Pace
-from paceline_runtime.emulator.scheduler import Scheduler, Step
 
 
 class QueueFull(Exception):
@@ -36,7 +37,7 @@ class QueueLimits:
 class Engine:
     def __init__(
         self,
-        scheduler: Scheduler,
+        batch: Batch,
         pace: Pace,
         *,
         limits: QueueLimits,
@@ -45,77 +46,93 @@ class Engine:
         on_work: Callable[[Engine], None],
     ) -> None:
         """`on_work` is called when there is something to do."""
+        self._batch = batch
         self._pace = pace
-        self._prefix_caching = prefix_caching
-        self._scheduler = scheduler
         self._limits = limits
+        self._prefix_caching = prefix_caching
         self._metrics = metrics
         self._on_work = on_work
         self._step: Step | None = None
-        self._by_id: dict[str, EngineRequest] = {}
+        self._numbers = count()
+        self._numbered: dict[int, EngineRequest] = {}
+        self._number_of: dict[str, int] = {}
 
     @property
     def running(self) -> int:
-        return len(self._scheduler.running)
+        return self._batch.running
 
     @property
     def waiting(self) -> int:
-        return len(self._scheduler.waiting)
+        return self._batch.waiting
 
     @property
     def kv_cache_usage(self) -> float:
-        return self._scheduler.kv_cache_usage
+        return self._batch.kv_cache_usage
 
     def unfinished(self) -> int:
-        return len(self._by_id)
+        return len(self._numbered)
 
     def prompt_tokens(self, request_id: str) -> int | None:
-        request = self._by_id.get(request_id)
-        return None if request is None else request.prompt_tokens
+        number = self._number_of.get(request_id)
+        return None if number is None else self._numbered[number].prompt_tokens
 
     def admit(self, request: EngineRequest) -> None:
         """Queue a request. Raises QueueFull."""
         limits = self._limits
         if self.unfinished() >= limits.max_unfinished:
             raise QueueFull("max_num_queued_reqs")
-        if sum(one.prompt_tokens for one in self._scheduler.waiting) >= limits.max_queued_tokens:
+        queued_tokens = sum(one.prompt_tokens for one in self._numbered.values() if one.scheduled_s is None)
+        if queued_tokens >= limits.max_queued_tokens:
             raise QueueFull("max_num_queued_tokens")
-        self._by_id[request.request_id] = request
-        self._scheduler.add(request)
+        number = next(self._numbers)
+        self._batch.add(
+            number,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=request.output_tokens,
+            cached_tokens=request.cached_tokens,
+        )
+        self._numbered[number] = request
+        self._number_of[request.request_id] = number
         self._on_work(self)
 
     def abort(self, request: EngineRequest) -> None:
         """Forget a request; nothing happens if it has finished."""
-        if self._by_id.pop(request.request_id, None) is not None:
-            self._scheduler.remove(request)
+        number = self._number_of.pop(request.request_id, None)
+        if number is not None:
+            del self._numbered[number]
+            self._batch.abort(number)
             self._metrics.aborted()
 
     def begin_step(self, now_s: float) -> float:
         """The seconds that the step takes. There is work."""
-        step = self._scheduler.schedule()
+        step = self._batch.schedule()
+        # The KV cache holds the longest sequence, so that one at least can always run.
+        assert step is not None
         self._step = step
-        for sequence in step.joined:
-            assert isinstance(sequence, EngineRequest)
-            if sequence.scheduled_s is None:
-                sequence.scheduled_s = now_s
+        for prefill in step.prefills:
+            request = self._numbered[prefill.request_id]
+            if request.scheduled_s is None:
+                request.scheduled_s = now_s
                 if self._prefix_caching:
-                    self._metrics.looked_up(sequence)
+                    self._metrics.looked_up(request, cached_tokens=prefill.prior_tokens)
         return self._pace.step_s(step)
 
     def end_step(self, now_s: float) -> None:
         """The step's time has passed: its tokens are there."""
         step, self._step = self._step, None
         assert step is not None
-        got = self._scheduler.complete(step)
+        result = self._batch.complete(step)
         metrics = self._metrics
-        metrics.stepped(step, produced=len(got))
-        for request in got:
-            assert isinstance(request, EngineRequest)
+        metrics.stepped(step, produced=len(result.tokens))
+        for number in result.tokens:
+            request = self._numbered[number]
             metrics.produced(request, now_s=now_s)
             if request.first_token_s is None:
                 request.first_token_s = now_s
             request.last_token_s = now_s
-            if request.finished:
-                del self._by_id[request.request_id]
-                metrics.finished(request, now_s=now_s)
+            request.produced += 1
             request.changed.set()
+        for number in result.finished:
+            request = self._numbered.pop(number)
+            del self._number_of[request.request_id]
+            metrics.finished(request, now_s=now_s)

@@ -1,4 +1,4 @@
-"""One request in the emulated engine: a sequence of the scheduler, its times, and who waits for its tokens."""
+"""One request in the emulated engine: its times, and who waits for its tokens."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from paceline_runtime.emulator.scheduler import Sequence
-
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class EngineRequest(Sequence):
+class EngineRequest:
     request_id: str
+    prompt_tokens: int
+    output_tokens: int
+    """How many it will get."""
+    cached_tokens: int = 0
+    """Of the prompt, in the prefix cache."""
     finish_reason: str
     arrived_s: float
     scheduled_s: float | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+    produced: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def tokens_as_they_come(self) -> AsyncIterator[range]:

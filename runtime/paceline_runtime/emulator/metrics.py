@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from paceline_core.batch import Step
 from paceline_runtime.emulator.engine_request import EngineRequest
-from paceline_runtime.emulator.scheduler import Step
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -118,10 +118,11 @@ class EngineMetrics:
     def rejected(self, reason: str) -> None:
         self._rejections[reason].inc()
 
-    def looked_up(self, request: EngineRequest) -> None:
+    def looked_up(self, request: EngineRequest, *, cached_tokens: int) -> None:
         """A prompt met the prefix cache."""
         self._prefix_queries.inc(request.prompt_tokens)
-        self._prefix_hits.inc(request.cached_tokens)
+        self._prefix_hits.inc(cached_tokens)
+        self._cached_tokens.inc(cached_tokens)
 
     def stepped(self, step: Step, *, produced: int) -> None:
         self._step_tokens.observe(step.tokens)
@@ -132,7 +133,6 @@ class EngineMetrics:
         """A token; the times of the request are those before it."""
         if request.last_token_s is None:
             self._prompt_tokens.inc(request.prompt_tokens)
-            self._cached_tokens.inc(request.cached_tokens)
             self._time_to_first_token.observe(now_s - request.arrived_s)
         else:
             self._inter_token_latency.observe(now_s - request.last_token_s)

@@ -6,9 +6,9 @@ import math
 import random
 from typing import Final
 
+from paceline_core.batch import Step
 from paceline_core.timing import StepTiming
 from paceline_runtime.emulator.current import Current
-from paceline_runtime.emulator.scheduler import Step
 
 SLOW_FACTOR: Final = 5.0
 """of the fault Slow"""
@@ -23,13 +23,8 @@ class Pace:
 
     def step_s(self, step: Step) -> float:
         conditions = self._current.conditions
-        gpu_s = self._gpu.step_s(
-            prefills=step.prefills,
-            decodes=step.decodes,
-            decode_context_tokens=step.decode_context_tokens,
-        )
         delta_s = self._table_delta_s if conditions.delta_s is None else conditions.delta_s
-        takes_s = self._current.kappa * gpu_s + delta_s
+        takes_s = self._current.kappa * step.duration_s(self._gpu) + delta_s
         if conditions.fault == "Slow":
             takes_s *= SLOW_FACTOR
         if sigma := conditions.noise:

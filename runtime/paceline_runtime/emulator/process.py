@@ -18,13 +18,13 @@ import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from paceline_core.batch import Batch
 from paceline_runtime.emulator.app import EmulatedModel, EmulatedServer
 from paceline_runtime.emulator.cache_config import cache_config_labels
 from paceline_runtime.emulator.current import Current, admin_routes
 from paceline_runtime.emulator.engine import Engine, QueueLimits
 from paceline_runtime.emulator.metrics import EngineMetrics
 from paceline_runtime.emulator.pace import Pace
-from paceline_runtime.emulator.scheduler import Scheduler
 from paceline_runtime.emulator.start import start
 from paceline_runtime.emulator.step_loop import StepLoop
 from paceline_runtime.emulator.step_timing import MAX_BATCHED_TOKENS, described, step_timing
@@ -100,7 +100,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
     current = Current(emulation.conditions, clock=serving.clock)
     loop = StepLoop(current, on_lag=metrics.lagged, on_step=serving.heartbeat.beat, die=_die)
     engine = Engine(
-        Scheduler(
+        Batch(
             max_sequences=options.max_sequences,
             max_batched_tokens=options.max_batched_tokens or MAX_BATCHED_TOKENS,
             kv_cache_tokens=timing.kv_cache_tokens,
