@@ -13,6 +13,16 @@ import click
 
 _COMMANDS = {
     "serve": ("paceline_runtime.launch.serve_command", "serve", "Serve one model on this pod's port."),
+    "emulate": (
+        "paceline_runtime.launch.emulate_command",
+        "emulate",
+        "Serve at the pace of a GPU that is not there. Also: --emulate.",
+    ),
+    "emulation": (
+        "paceline_runtime.launch.emulation_command",
+        "emulation",
+        "Show or change how an emulated GPU behaves now.",
+    ),
     "drain": ("paceline_runtime.launch.drain_command", "drain", "preStop: leave the routers, then wait."),
     "bundle": ("paceline_runtime.launch.bundle", "bundle", "Make a bundled model's files (for developers)."),
     "gate": ("paceline_runtime.gate.commands", "gate", "Guard the router of one service."),
@@ -24,6 +34,11 @@ _COMMANDS = {
 
 class LazyGroup(click.Group):
     """A click group whose commands are imported on first use."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["--emulate"]:
+            args = ["emulate", *args[1:]]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

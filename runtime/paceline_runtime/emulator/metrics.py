@@ -110,7 +110,7 @@ class EngineMetrics:
         )
         self._step_lag = Histogram(
             "paceline_emulated_step_lag_seconds",
-            "How much later than its table says each step ended.",
+            "How far from the moment that its timing says each step ended.",
             registry=registry,
             buckets=_LAG_S,
         )

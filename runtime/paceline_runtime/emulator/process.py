@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+import anyio
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -133,6 +134,8 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
 
 async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions) -> None:
     assert options.emulation is not None
+    async with anyio.create_task_group():
+        pass  # imports its back end now: the first stream would wait for that longer than for its first token
     # What is here now stays: the collector need not walk through it again in the middle of a step.
     gc.freeze()
     config = uvicorn.Config(

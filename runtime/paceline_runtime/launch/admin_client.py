@@ -32,6 +32,10 @@ class AdminClient:
     def open(self, stages: dict[str, float]) -> dict[str, Any]:
         return self._ask("POST", "/open", {"stages": stages})
 
+    def emulation(self, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """How the emulated GPU behaves, after these changes if there are any."""
+        return self._ask("PUT" if changes else "GET", "/emulation", changes)
+
     def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         connection = _UnixConnection(self._path, timeout_s=self._timeout_s)
         try:

@@ -93,4 +93,4 @@ async def test_an_idle_engine_rests(tmp_path: Path) -> None:
         await one.idle()
         await asyncio.sleep(0.05)
         names = {task.get_coro().__qualname__ for task in asyncio.all_tasks()}  # type: ignore[union-attr]
-        assert not [name for name in names if name.startswith("Engine.")]
+        assert not [name for name in names if name.startswith("StepLoop.")]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,20 @@ class Process:
             return connection.getresponse().status
         except OSError:
             return None
+
+    def text(self, path: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+    def json(self, path: str) -> dict[str, Any]:
+        return dict(json.loads(self.text(path)))
+
+    def run(self, *arguments: str) -> str:
+        """Another command, as in the same container."""
+        return subprocess.run(
+            [*PROGRAM, *arguments], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.status("/ready") == 200)
@@ -226,8 +241,8 @@ def test_an_emulated_pod_is_small_and_rests(tmp_path: Path) -> None:
             return int(fields[11]) + int(fields[12])
 
         before = cpu_ticks()
-        time.sleep(3)
-        assert cpu_ticks() - before <= 6  # 2 % of a core
+        time.sleep(10)
+        assert cpu_ticks() - before <= 2  # 0.2 % of a core
 
 
 def test_a_port_that_is_taken_fails_the_start_before_an_engine_is_started(tmp_path: Path) -> None:
