@@ -14,6 +14,9 @@ from e2e.demo.tour import Tour
 from e2e.demo.watch import NotReady
 from e2e.demo.where import choose
 from e2e.helm import HelmError, installed
+from e2e.kubectl import KubectlError
+
+FAILURES = (NotReady, NoAnswer, HelmError, KubectlError, urllib.error.URLError, subprocess.SubprocessError)
 
 
 def main() -> int:
@@ -25,7 +28,7 @@ def main() -> int:
         tour.run()
     except ClusterError as error:
         return _failed(f"the cluster: {error}")
-    except (NotReady, NoAnswer, HelmError, urllib.error.URLError, subprocess.SubprocessError) as error:
+    except FAILURES as error:
         tour.explain_failure()
         return _failed(f"the demo did not end well: {error}")
     return 0

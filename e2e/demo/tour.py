@@ -12,9 +12,10 @@ import click
 import yaml
 
 from e2e.demo.question import Answer, ask
-from e2e.demo.watch import KIND, Body, Kubectl, NotReady, wait_ready
+from e2e.demo.watch import KIND, Body, wait_ready
 from e2e.demo.where import Where
 from e2e.helm import Helm
+from e2e.kubectl import Kubectl, KubectlError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "smollm2.yaml"
@@ -36,7 +37,11 @@ class Tour:
 
     @property
     def kubectl(self) -> Kubectl:
-        return Kubectl(self.where.kubectl)
+        return Kubectl(words=self.where.kubectl, namespace=NAMESPACE)
+
+    @property
+    def system(self) -> Kubectl:
+        return self.kubectl.in_namespace(SYSTEM)
 
     @property
     def name(self) -> str:
@@ -52,26 +57,28 @@ class Tour:
         with self._step("helm upgrade --install paceline"):
             self._install()
         with self._step(f"kubectl apply -f {EXAMPLE.relative_to(ROOT)}, until Ready"):
-            self.kubectl.apply(EXAMPLE, namespace=NAMESPACE)
-            service = wait_ready(
-                self.kubectl, self.name, namespace=NAMESPACE, timeout_s=READY_TIMEOUT_S, tell=_tell
-            )
+            self.kubectl.run("apply", "--server-side", "-f", str(EXAMPLE))
+            service = wait_ready(self.kubectl, self.name, timeout_s=READY_TIMEOUT_S, tell=_tell)
         with self._step("a question, through the OpenAI endpoint"):
             answer = self._ask(service)
         self._show(answer)
 
     def _install(self) -> None:
-        self.kubectl.ensure_namespace(SYSTEM)
-        ran_before = self.kubectl.run("-n", SYSTEM, "get", OPERATOR, "--ignore-not-found").strip()
+        # With the restricted Pod Security Standard enforced: what Paceline starts there must pass it.
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        self.kubectl.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": labels}}
+        )
+        ran_before = self.system.run("get", OPERATOR, "--ignore-not-found").strip()
         flags = ("--namespace", SYSTEM, *self.where.helm_flags, "--wait", "--timeout", "120s")
         self.helm.run("upgrade", "--install", "paceline", str(CHART), *flags, timeout_s=150)
         if ran_before:
             # The image may be new under the same tag, which Helm cannot see. No service notices a restart.
-            self.kubectl.run("-n", SYSTEM, "rollout", "restart", OPERATOR)
-            self.kubectl.run("-n", SYSTEM, "rollout", "status", OPERATOR, "--timeout=120s", timeout_s=130)
+            self.system.run("rollout", "restart", OPERATOR)
+            self.system.run("rollout", "status", OPERATOR, "--timeout=120s", timeout_s=130)
 
     def _ask(self, service: Body) -> Answer:
-        cluster_ip = self.kubectl.get("service", self.name, namespace=NAMESPACE)["spec"]["clusterIP"]
+        cluster_ip = self.kubectl.get("service", self.name)["spec"]["clusterIP"]
         names = service["spec"]["model"].get("servedNames") or [self.name]
         with self.where.reach(self.name, cluster_ip=cluster_ip) as url:
             click.echo(f"   POST {url}/v1/chat/completions")
@@ -95,7 +102,7 @@ class Tour:
         )
         click.echo()
         click.secho("$ kubectl get inferenceservices", bold=True)
-        click.echo(self.kubectl.run("get", KIND, "-n", NAMESPACE))
+        click.echo(self.kubectl.run("get", KIND))
         for what, seconds in self.times:
             click.echo(f"{seconds:7.1f} s  {what}")
         click.echo(f"{sum(seconds for _, seconds in self.times):7.1f} s  in all")
@@ -128,20 +135,20 @@ class Tour:
     def explain_failure(self) -> None:
         """What a person would type next, typed for them. What cannot be had is left out."""
         looks = (
-            ("-n", NAMESPACE, "describe", KIND, self.name),
-            ("-n", NAMESPACE, "get", "pods", "-o", "wide"),
-            ("-n", NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"),
-            ("-n", NAMESPACE, "logs", "-l", "paceline.dev/component=engine", "--tail=40", "--prefix"),
-            ("-n", SYSTEM, "get", "pods", "-o", "wide"),
-            ("-n", SYSTEM, "logs", OPERATOR, "--tail=40"),
+            (NAMESPACE, "describe", KIND, self.name),
+            (NAMESPACE, "get", "pods", "-o", "wide"),
+            (NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"),
+            (NAMESPACE, "logs", "-l", "paceline.dev/component=engine", "--tail=40", "--prefix"),
+            (SYSTEM, "get", "pods", "-o", "wide"),
+            (SYSTEM, "logs", OPERATOR, "--tail=40"),
         )
-        for words in looks:
+        for namespace, *words in looks:
             try:
-                text = self.kubectl.run(*words)
-            except (NotReady, OSError):
+                text = self.kubectl.in_namespace(namespace).run(*words)
+            except (KubectlError, OSError):
                 continue
             if text.strip():
-                click.secho(f"$ kubectl {' '.join(words)}", bold=True, err=True)
+                click.secho(f"$ kubectl -n {namespace} {' '.join(words)}", bold=True, err=True)
                 click.echo(text, err=True)
 
 

@@ -1,14 +1,12 @@
-"""kubectl, as the demo uses it: apply, read one object, and tell what changes while one waits."""
+"""Waits for a service and tells what changes meanwhile."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from e2e.kubectl import Kubectl, KubectlError
 
 KIND = "inferenceservices.paceline.dev"
 QUIET_S = 10.0
@@ -22,46 +20,6 @@ Body = dict[str, Any]
 
 class NotReady(Exception):
     """The service did not become Ready; the message says what was seen last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kubectl:
-    words: tuple[str, ...]
-
-    def run(self, *arguments: str, input_text: str | None = None, timeout_s: float = 60) -> str:
-        finished = subprocess.run(
-            [*self.words, *arguments],
-            input=input_text,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        if finished.returncode != 0:
-            raise NotReady(f"kubectl {' '.join(arguments)}: {finished.stderr.strip()}")
-        return finished.stdout
-
-    def get(self, kind: str, name: str, *, namespace: str) -> Body:
-        body: Body = json.loads(self.run("get", kind, name, "-n", namespace, "-o", "json"))
-        return body
-
-    def apply(self, manifest: Path, *, namespace: str) -> None:
-        self.run("apply", "--server-side", "-n", namespace, "-f", str(manifest))
-
-    def last_line_of_engine(self, name: str, *, namespace: str) -> str:
-        """Of its log; nothing where there is none yet."""
-        selector = f"paceline.dev/service={name},paceline.dev/component=engine"
-        try:
-            log = self.run("logs", "-n", namespace, "-l", selector, "--tail=1").splitlines()
-        except NotReady:
-            return ""
-        return log[-1][:90] if log else ""
-
-    def ensure_namespace(self, name: str) -> None:
-        """With the restricted Pod Security Standard enforced: what Paceline starts there must pass it."""
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.run("apply", "--server-side", "-f", "-", input_text=json.dumps(body))
 
 
 def conditions(service: Body) -> dict[str, str]:
@@ -85,14 +43,12 @@ def is_ready(service: Body) -> bool:
     )
 
 
-def wait_ready(
-    kubectl: Kubectl, name: str, *, namespace: str, timeout_s: float, tell: Callable[[str], None]
-) -> Body:
+def wait_ready(kubectl: Kubectl, name: str, *, timeout_s: float, tell: Callable[[str], None]) -> Body:
     """Every change of a condition goes to `tell`, once; between them, what the engine is at."""
     started_s = told_s = time.monotonic()
     known: dict[str, str] = {}
     while True:
-        service = kubectl.get(KIND, name, namespace=namespace)
+        service = kubectl.get(KIND, name)
         seen = conditions(service)
         for kind, text in seen.items():
             if known.get(kind) != text:
@@ -103,9 +59,19 @@ def wait_ready(
             return service
         now_s = time.monotonic()
         if now_s - told_s > QUIET_S:
-            tell(f"{now_s - started_s:6.0f} s  {kubectl.last_line_of_engine(name, namespace=namespace)}")
+            tell(f"{now_s - started_s:6.0f} s  {_last_line_of_engine(kubectl, name)}")
             told_s = now_s
         if now_s - started_s > timeout_s:
             last = known.get("Ready", "no condition Ready at all: does the operator run?")
             raise NotReady(f"{name} is not Ready after {timeout_s:.0f} s: {last}")
         time.sleep(1)
+
+
+def _last_line_of_engine(kubectl: Kubectl, name: str) -> str:
+    """Of its log; nothing where there is none yet."""
+    selector = f"paceline.dev/service={name},paceline.dev/component=engine"
+    try:
+        log = kubectl.run("logs", "-l", selector, "--tail=1").splitlines()
+    except KubectlError:
+        return ""
+    return log[-1][:90] if log else ""

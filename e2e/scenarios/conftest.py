@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from e2e import helm
+from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.layout import Layout
-from e2e.cluster.local import LocalCluster
+from e2e.kubectl import Kubectl
 from e2e.scenarios.chart import Chart
-from e2e.scenarios.kubectl import Kubectl
 from e2e.scenarios.tenant import Operator, Tenant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,8 +27,8 @@ ALIAS = "next"
 
 
 @pytest.fixture(scope="session")
-def cluster() -> LocalCluster:
-    cluster = LocalCluster(Layout.from_environment())
+def cluster() -> Cluster:
+    cluster = open_cluster(Layout.from_environment())
     cluster.up(None)
     cluster.ensure_images(("operator", "router"))
     for name in ("operator", "router"):
@@ -37,13 +37,12 @@ def cluster() -> LocalCluster:
 
 
 @pytest.fixture(scope="session")
-def kubectl(cluster: LocalCluster) -> Kubectl:
-    program, _, kubeconfig = cluster.kubectl_words()
-    return Kubectl(program=Path(program), kubeconfig=Path(kubeconfig), namespace="default")
+def kubectl(cluster: Cluster) -> Kubectl:
+    return Kubectl(words=cluster.kubectl_words(), namespace="default")
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: LocalCluster, kubectl: Kubectl) -> Chart:
+def chart(cluster: Cluster, kubectl: Kubectl) -> Chart:
     """Paceline, installed."""
     chart = Chart(
         helm=helm.installed(cluster.layout.kubeconfig),

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from e2e.scenarios.kubectl import wait_for
+from e2e.kubectl import wait_for
 from e2e.scenarios.tenant import Operator, Tenant
 
 Disturbance = Callable[[Tenant, float], None]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from e2e.kubectl import wait_for
 from e2e.load import Load, OpenLoop, Record
-from e2e.scenarios.kubectl import wait_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from e2e.scenarios.kubectl import Kubectl, wait_for
+from e2e.kubectl import Kubectl, wait_for
 
 Manifest = dict[str, Any]
 KIND = "inferenceservices.paceline.dev"

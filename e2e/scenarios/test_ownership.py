@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from e2e.kubectl import wait_for
 from e2e.load import Load
 from e2e.scenarios.chart import Chart
-from e2e.scenarios.kubectl import wait_for
 from e2e.scenarios.load import Background
 from e2e.scenarios.tenant import KIND, Operator, Tenant
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster.local import LocalCluster
+from e2e.cluster.choice import Cluster
 from e2e.load import Load
 from e2e.scenarios.conftest import ROOT
 from e2e.scenarios.disturbances import (
@@ -32,7 +32,7 @@ START_S = 420
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _images(cluster: LocalCluster) -> None:
+def _images(cluster: Cluster) -> None:
     cluster.ensure_images(("runtime-cpu",))
     cluster.tag("runtime-cpu", "next")
 

@@ -1,6 +1,6 @@
-"""kubectl as a scenario sees it: the same program, the same words that a user types.
+"""kubectl as the demo and the scenarios use it: the same program, the same words that a user types.
 
-Called by the scenarios only. It never keeps state: every answer is read from the cluster at the call.
+It never keeps state: every answer is read from the cluster at the call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -30,14 +29,14 @@ class NotReached(AssertionError):
 class Kubectl:
     """kubectl bound to one cluster and one namespace."""
 
-    program: Path
-    kubeconfig: Path
+    words: tuple[str, ...]
+    """The program, and the flags that choose the cluster."""
     namespace: str
 
     def run(self, *args: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Run kubectl and return its standard output; :class:`KubectlError` when it fails."""
         done = subprocess.run(
-            [str(self.program), "--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace, *args],
+            [*self.words, "--namespace", self.namespace, *args],
             input=stdin,
             capture_output=True,
             text=True,
@@ -69,7 +68,7 @@ class Kubectl:
         self.run("patch", kind, name, "--type", "merge", "-p", json.dumps(patch))
 
     def in_namespace(self, namespace: str) -> Kubectl:
-        return Kubectl(program=self.program, kubeconfig=self.kubeconfig, namespace=namespace)
+        return Kubectl(words=self.words, namespace=namespace)
 
 
 def wait_for(what: str, probe: Callable[[], T | None], *, timeout_s: float, every_s: float = 0.5) -> T:
