@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from e2e.helm import Helm
 
@@ -21,9 +23,13 @@ class Chart:
     values: Mapping[str, str]
     """Set at every install: what this cluster needs to find its images."""
 
-    def install(self, values: Mapping[str, str]) -> None:
-        """`helm upgrade --install` with ``values`` on top of the usual ones, until the operator is available."""
+    def install(self, values: Mapping[str, str], *, typed: Mapping[str, Any] | None = None) -> None:
+        """`helm upgrade --install` with ``values`` on top of the usual ones, until the operator is available.
+
+        ``typed`` are values that are no text, by their top-level key.
+        """
         settings = [f"--set-string={key}={value}" for key, value in {**self.values, **values}.items()]
+        settings += [f"--set-json={key}={json.dumps(value)}" for key, value in (typed or {}).items()]
         self.helm.run(
             "upgrade",
             "--install",
