@@ -17,6 +17,8 @@ COMMANDS: Final = (
     "explain",
     "operator",
     "plan",
+    "record",
+    "replay",
     "serve",
     "simulate",
     "timing",

@@ -18,7 +18,7 @@ from paceline.planner import Candidate, Decision, Observation, PlannerState
 T = TypeVar("T")
 
 CANDIDATES = 24
-"""Kept per decision, the best first; a planner may weigh hundreds."""
+"""Kept per decision: the one chosen, then the cheapest. A planner may weigh many more."""
 
 _OBSERVATION = TypeAdapter(Observation)
 _STATE = TypeAdapter(PlannerState)
@@ -41,7 +41,7 @@ def record_of(
         "feasible": decision.feasible,
         "confidence": round(decision.confidence, 3),
         "wouldChange": list(decision.would_change),
-        "candidates": [plain(_CANDIDATE, one) for one in decision.candidates[:CANDIDATES]],
+        "candidates": [plain(_CANDIDATE, one) for one in _worth_telling(decision.candidates)],
         "observation": plain(_OBSERVATION, observation),
         "state": plain(_STATE, state),
     }
@@ -52,7 +52,11 @@ def candidates_of(record: Mapping[str, Any]) -> tuple[Candidate, ...]:
 
 
 def observation_of(record: Mapping[str, Any]) -> Observation:
-    return _OBSERVATION.validate_python(record["observation"])
+    return observation_from_plain(record["observation"])
+
+
+def observation_from_plain(value: object) -> Observation:
+    return _OBSERVATION.validate_python(value)
 
 
 def state_of(plain_state: object) -> PlannerState | None:
@@ -74,6 +78,11 @@ def plain_observation(observation: Observation) -> Any:
 def plain(adapter: TypeAdapter[T], value: T) -> Any:
     """As JSON keeps it; an unbounded edge of a histogram is `Infinity`, which Python reads back."""
     return json.loads(json.dumps(adapter.dump_python(value)))
+
+
+def _worth_telling(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+    ordered = sorted(candidates, key=lambda one: (one.rejected is not None, one.gpus, one.shape.replicas))
+    return ordered[:CANDIDATES]
 
 
 def _shape(tensor_parallel_size: int, replicas: int) -> dict[str, int]:

@@ -303,6 +303,21 @@ async def test_a_planner_that_breaks_leaves_the_shape() -> None:
     assert list(stage.cluster.variants().values()) == [2]
 
 
+def test_the_names_and_labels_of_the_metrics_are_these() -> None:
+    families = {one.name: one for one in DecisionMetrics().collect()}
+    assert {name: type(one).__name__ for name, one in families.items()} == {
+        "paceline_decision_looks": "CounterMetricFamily",
+        "paceline_decision_replicas": "GaugeMetricFamily",
+        "paceline_decision_tensor_parallel_size": "GaugeMetricFamily",
+        "paceline_decision_latency_seconds": "GaugeMetricFamily",
+        "paceline_decision_attainment_ratio": "GaugeMetricFamily",
+        "paceline_decision_confidence_ratio": "GaugeMetricFamily",
+        "paceline_decision_error_budget_remaining_ratio": "GaugeMetricFamily",
+        "paceline_decision_burn_rate_ratio": "GaugeMetricFamily",
+        "paceline_decision_gpu_seconds": "CounterMetricFamily",
+    }
+
+
 async def test_figures_of_a_service_go_with_it() -> None:
     stage = Stage()
     await stage.tick()
