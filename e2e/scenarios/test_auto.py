@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e.cluster.local import LocalCluster
+from e2e.cluster.choice import Cluster
+from e2e.kubectl import Kubectl, wait_for
 from e2e.load import Load
 from e2e.scenarios.chart import Chart
 from e2e.scenarios.conftest import ROOT
-from e2e.scenarios.kubectl import Kubectl, wait_for
 from e2e.scenarios.load import Background
 from e2e.scenarios.tenant import Operator, Tenant
 
@@ -170,6 +170,8 @@ def test_a_shift_of_the_mix_changes_the_tensor_parallel_size(
         runtime={"maxSequences": 64},
         transition={"minDwellSeconds": 60},
     )
+    # Named for what is emulated; nothing is loaded. The bundled model would allow TP 1 and 3 only.
+    made["spec"]["model"] = {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192}
     made["spec"]["runtime"]["emulation"] = {
         "startSeconds": 3,
         "timing": {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"},
@@ -276,7 +278,7 @@ def _phase(tenant: Tenant, pod: str) -> str:
 
 @pytest.mark.slow
 def test_auto_scales_real_vllm_on_the_cpu(
-    tenant: Tenant, cluster: LocalCluster, record_scenario: Callable[..., None]
+    tenant: Tenant, cluster: Cluster, record_scenario: Callable[..., None]
 ) -> None:
     """SmolLM2-135M on stock vLLM, from real metrics: 1 to 2 replicas under load and back without it."""
     cluster.ensure_images(("runtime-cpu",))
