@@ -34,18 +34,17 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
     return lower_edge
 
 
-def lengths(buckets: Mapping[float, float], *, sum_per_s: float | None, window_s: float) -> Lengths | None:
+def lengths(buckets: Mapping[float, float], *, mean_tokens: float, window_s: float) -> Lengths | None:
     """Counts over the window. None where nothing ended in it."""
     edges = _ascending(buckets)
-    entries = total(buckets)
-    if not entries > 0 or sum_per_s is None or not math.isfinite(sum_per_s):
+    if not total(buckets) > 0:
         return None
     counts, below = [], 0.0
     for _, count in edges:
         counts.append((count - below) * window_s)
         below = count
     return Lengths(
-        upper_tokens=tuple(edge for edge, _ in edges), counts=tuple(counts), mean_tokens=sum_per_s / entries
+        upper_tokens=tuple(edge for edge, _ in edges), counts=tuple(counts), mean_tokens=mean_tokens
     )
 
 

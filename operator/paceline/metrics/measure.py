@@ -13,7 +13,7 @@ from typing import Final
 
 from paceline.metrics import histogram
 from paceline.metrics.facts import PodView, ServiceFacts
-from paceline.metrics.readings import Buckets, Histogram, PodFigure, Rate, Readings
+from paceline.metrics.readings import SUM_AND_COUNT, Histogram, PodFigure, Rate, Readings
 from paceline.metrics.service_metrics import (
     Availability,
     EngineFigures,
@@ -26,14 +26,6 @@ from paceline.metrics.sight import NOTHING_THERE, Kind, Problem, Sight, look, wo
 from paceline.planner import Figure, Lengths, Quantiles, Traffic
 
 _SHARES: Final = (0.5, 0.95, 0.99)
-_SUM_OF: Final[dict[Histogram, Rate]] = {
-    "gate_ttft": "gate_ttft_sum",
-    "ttft": "ttft_sum",
-    "itl": "itl_sum",
-    "tpot": "tpot_sum",
-    "prompt_length": "prompt_length_sum",
-    "output_length": "output_length_sum",
-}
 _MESSAGE_CHARACTERS: Final = 1000
 
 
@@ -127,7 +119,7 @@ class _Measurement:
                 f"{window_s:g} s. Let Prometheus scrape the pods more often, every {window_s / 4:g} s at the least.",
             )
         prompt_tokens, cached = readings.rate("prompt_tokens"), readings.rate("cached_prompt_tokens")
-        prompts = histogram.total(readings.histogram("prompt_length")) * window_s
+        prompts = (readings.rate("prompt_length_count") or 0.0) * window_s
         share = None
         if prompt_tokens is not None and cached is not None and prompt_tokens > 0:
             share = min(max(cached / prompt_tokens, 0.0), 1.0)
@@ -145,11 +137,15 @@ class _Measurement:
     def _lengths(self, name: Histogram) -> Lengths | None:
         if self.engines.trust != "Fresh":
             return None
-        buckets, sum_per_s = self.readings.histogram(name), self.readings.rate(_SUM_OF[name])
-        if not _finite(buckets, sum_per_s):
+        buckets = self.readings.histogram(name)
+        sum_per_s, count_per_s = (self.readings.rate(one) for one in SUM_AND_COUNT[name])
+        if not _finite(*buckets.values(), sum_per_s, count_per_s):
             self._report("NotANumber", f"The histogram of {name.replace('_', ' ')}s holds a NaN.")
             return None
-        return histogram.lengths(buckets, sum_per_s=sum_per_s, window_s=self.rules.window_s)
+        if sum_per_s is None or not count_per_s:
+            return None
+        mean_tokens = sum_per_s / count_per_s
+        return histogram.lengths(buckets, mean_tokens=mean_tokens, window_s=self.rules.window_s)
 
     def _attainment(self) -> Figure:
         """Good requests over all that count: those that engines judged, and those that no engine saw."""
@@ -256,15 +252,14 @@ class _Measurement:
 
     def _quantiles(self, name: Histogram, size: int | None, sight: Sight) -> Quantiles:
         buckets = self.readings.histograms.get((name, size), {})
-        sum_per_s = self.readings.rates.get((_SUM_OF[name], size))
-        if not buckets or sum_per_s is None:
+        sum_per_s, count_per_s = (self.readings.rates.get((one, size)) for one in SUM_AND_COUNT[name])
+        if not buckets or sum_per_s is None or count_per_s is None:
             return Quantiles()
-        if not _finite(buckets, sum_per_s):
+        if not _finite(*buckets.values(), sum_per_s, count_per_s):
             self._report("NotANumber", f"The histogram of {name.replace('_', ' ')} holds a NaN.")
             return Quantiles()
-        entries = histogram.total(buckets)
-        samples = entries * self.rules.window_s
-        if entries <= 0:
+        samples = count_per_s * self.rules.window_s
+        if count_per_s <= 0:
             none = sight.no_samples()
             return Quantiles(p50_s=none, p95_s=none, p99_s=none, mean_s=none)
 
@@ -274,7 +269,7 @@ class _Measurement:
             return sight.figure(histogram.quantile(share, buckets), samples=samples, least=least)
 
         p50, p95, p99 = map(at, _SHARES)
-        mean = sight.figure(sum_per_s / entries, samples=samples, least=self.rules.min_samples)
+        mean = sight.figure(sum_per_s / count_per_s, samples=samples, least=self.rules.min_samples)
         return Quantiles(p50_s=p50, p95_s=p95, p99_s=p99, mean_s=mean)
 
     def _note_nan(self, value: float | None, says: str) -> None:
@@ -297,5 +292,5 @@ def _availability(problems: list[Problem], *, source: Source) -> Availability:
     return Availability(available=True, reason="Measured", message=f"{asked} answered for every Ready pod.")
 
 
-def _finite(buckets: Buckets, sum_per_s: float | None) -> bool:
-    return all(map(math.isfinite, buckets.values())) and (sum_per_s is None or math.isfinite(sum_per_s))
+def _finite(*values: float | None) -> bool:
+    return all(value is None or math.isfinite(value) for value in values)

@@ -15,7 +15,7 @@ from typing import Final
 
 from paceline.metrics import series
 from paceline.metrics.queries import BLOCK_TOKENS, BLOCKS
-from paceline.metrics.readings import Histogram, PodFigure, Rate
+from paceline.metrics.readings import SUM_AND_COUNT, Histogram, PodFigure, Rate
 
 _LABEL: Final = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _NOT_JUDGED: Final = frozenset({"aborted_early", "client_error"})
@@ -77,13 +77,13 @@ _RATES: Final[dict[str, tuple[Rate, int]]] = {
     series.PREEMPTIONS: ("preemptions", 0),
     **{name: ("cached_prompt_tokens", rank) for rank, name in enumerate(series.CACHED_PROMPT_TOKENS)},
 }
-_HISTOGRAMS: Final[dict[str, tuple[Histogram, Rate, int]]] = {
-    series.GATE_TTFT: ("gate_ttft", "gate_ttft_sum", 0),
-    **{name: ("ttft", "ttft_sum", rank) for rank, name in enumerate(series.TTFT)},
-    **{name: ("itl", "itl_sum", rank) for rank, name in enumerate(series.ITL)},
-    **{name: ("tpot", "tpot_sum", rank) for rank, name in enumerate(series.TPOT)},
-    **{name: ("prompt_length", "prompt_length_sum", rank) for rank, name in enumerate(series.PROMPT_LENGTH)},
-    **{name: ("output_length", "output_length_sum", rank) for rank, name in enumerate(series.OUTPUT_LENGTH)},
+_HISTOGRAMS: Final[dict[str, tuple[Histogram, int]]] = {
+    series.GATE_TTFT: ("gate_ttft", 0),
+    **{name: ("ttft", rank) for rank, name in enumerate(series.TTFT)},
+    **{name: ("itl", rank) for rank, name in enumerate(series.ITL)},
+    **{name: ("tpot", rank) for rank, name in enumerate(series.TPOT)},
+    **{name: ("prompt_length", rank) for rank, name in enumerate(series.PROMPT_LENGTH)},
+    **{name: ("output_length", rank) for rank, name in enumerate(series.OUTPUT_LENGTH)},
 }
 
 
@@ -123,9 +123,10 @@ def meaning(text: str) -> Meaning | None:
     base, _, part = name.rpartition("_")
     if base not in _HISTOGRAMS:
         return None
-    histogram, sum_rate, rank = _HISTOGRAMS[base]
-    if part == "sum":
-        return Counter(sum_rate, (sum_rate,), rank)
+    histogram, rank = _HISTOGRAMS[base]
+    if part in ("sum", "count"):
+        rate = SUM_AND_COUNT[histogram][part == "count"]
+        return Counter(rate, (rate,), rank)
     if part == "bucket" and "le" in labels:
         return Bucket(histogram, float(labels["le"]), rank)
     return None

@@ -18,7 +18,7 @@ from typing import Final
 
 from paceline.metrics import promql, series
 from paceline.metrics.facts import ServiceKey
-from paceline.metrics.readings import Histogram, PodFigure, Rate
+from paceline.metrics.readings import SUM_AND_COUNT, Histogram, PodFigure, Rate
 
 FIGURE: Final = "figure"
 BLOCK_TOKENS: Final = "block_size"
@@ -106,12 +106,12 @@ class _Queries:
                 self._rate("cached_prompt_tokens", series.CACHED_PROMPT_TOKENS),
                 self._rate("output_tokens", [series.OUTPUT_TOKENS]),
                 self._rate("preemptions", [series.PREEMPTIONS]),
-                self._rate("gate_ttft_sum", [f"{series.GATE_TTFT}_sum"], by=_POD),
-                self._rate("ttft_sum", _sums(series.TTFT)),
-                self._rate("itl_sum", _sums(series.ITL)),
-                self._rate("tpot_sum", _sums(series.TPOT)),
-                self._rate("prompt_length_sum", _sums(series.PROMPT_LENGTH)),
-                self._rate("output_length_sum", _sums(series.OUTPUT_LENGTH)),
+                *self._sum_and_count("gate_ttft", [series.GATE_TTFT], by=_POD),
+                *self._sum_and_count("ttft", series.TTFT),
+                *self._sum_and_count("itl", series.ITL),
+                *self._sum_and_count("tpot", series.TPOT),
+                *self._sum_and_count("prompt_length", series.PROMPT_LENGTH),
+                *self._sum_and_count("output_length", series.OUTPUT_LENGTH),
             ]
         )
 
@@ -146,16 +146,18 @@ class _Queries:
     def _rate(self, figure: Rate, names: Iterable[str], *matchers: str, by: str = _ENGINE) -> str:
         return _group(figure, f"sum by ({_GROUP}) ({self._rates_of(names, *matchers, by=by)})")
 
+    def _sum_and_count(
+        self, histogram: Histogram, names: Collection[str], *, by: str = _ENGINE
+    ) -> Iterable[str]:
+        for rate, suffix in zip(SUM_AND_COUNT[histogram], ("sum", "count"), strict=True):
+            yield self._rate(rate, [f"{name}_{suffix}" for name in names], by=by)
+
     def _buckets(
         self, figure: Histogram, names: Iterable[str], *, by: str = _ENGINE, group: str = _GROUP
     ) -> str:
         """Empty ones too: the edge below the first entry says where its bucket begins."""
         rates = self._rates_of((f"{name}_bucket" for name in names), by=f"{by}, le")
         return _labelled(figure, f"sum by ({group}, le) ({rates})")
-
-
-def _sums(names: Iterable[str]) -> list[str]:
-    return [f"{name}_sum" for name in names]
 
 
 def _pod(figure: PodFigure, body: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 PodFigure = Literal["age_s", "down", "running", "waiting", "kv_cache_usage", "kv_cache_tokens", "held"]
 
@@ -24,16 +24,32 @@ Rate = Literal[
     "output_tokens",
     "preemptions",
     "gate_ttft_sum",
+    "gate_ttft_count",
     "ttft_sum",
+    "ttft_count",
     "itl_sum",
+    "itl_count",
     "tpot_sum",
+    "tpot_count",
     "prompt_length_sum",
+    "prompt_length_count",
     "output_length_sum",
+    "output_length_count",
 ]
 """Each per second over the window. `judged`: the denominator of attainment as engines count it; `counted`:
 every request that ended in an engine."""
 
 Histogram = Literal["gate_ttft", "ttft", "itl", "tpot", "prompt_length", "output_length"]
+
+SUM_AND_COUNT: Final[dict[Histogram, tuple[Rate, Rate]]] = {
+    "gate_ttft": ("gate_ttft_sum", "gate_ttft_count"),
+    "ttft": ("ttft_sum", "ttft_count"),
+    "itl": ("itl_sum", "itl_count"),
+    "tpot": ("tpot_sum", "tpot_count"),
+    "prompt_length": ("prompt_length_sum", "prompt_length_count"),
+    "output_length": ("output_length_sum", "output_length_count"),
+}
+"""From one answer, so that a mean is exact: buckets come by another query, and a scrape may lie between."""
 
 Buckets = dict[float, float]
 """Upper edge -> entries a second at or below it."""

@@ -27,7 +27,7 @@ K = TypeVar("K", bound=ServiceKey)
 
 _NOT_CONFIGURED: Final = Problem(
     reason="NotConfigured",
-    message="No Prometheus is configured: start the operator with --prometheus-url.",
+    message="No Prometheus is configured: set prometheus.url of the chart, or --prometheus-url.",
 )
 
 

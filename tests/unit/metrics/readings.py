@@ -49,6 +49,7 @@ def all_well(
     rates["client_errors", None] = 0.0
     rates["unserved", None] = 0.0
     rates["gate_ttft_sum", None] = 0.15 * requests_per_s
+    rates["gate_ttft_count", None] = requests_per_s
     readings.histograms["gate_ttft", None] = steps(requests_per_s, below=0.1, above=0.2)
     sizes = {pod.tensor_parallel_size for pod in engines}
     for size in sizes:
@@ -62,9 +63,11 @@ def all_well(
         rates["preemptions", size] = 0.0
         for name, mean in (("ttft", 0.15), ("itl", 0.03), ("tpot", 0.03)):
             rates[f"{name}_sum", size] = mean * part  # type: ignore[index]
+            rates[f"{name}_count", size] = part  # type: ignore[index]
             readings.histograms[name, size] = steps(part, below=mean / 2, above=mean * 2)  # type: ignore[index]
         rates["prompt_length_sum", size] = 100 * part
         rates["output_length_sum", size] = 20 * part
+        rates["prompt_length_count", size] = rates["output_length_count", size] = part
     readings.histograms["prompt_length", None] = steps(requests_per_s, below=64, above=128)
     readings.histograms["output_length", None] = steps(requests_per_s, below=16, above=32)
     return readings

@@ -45,7 +45,7 @@ def test_an_edge_that_only_some_replicas_have_takes_nothing_away() -> None:
 
 
 def test_lengths_are_counts_of_the_window_with_the_exact_mean() -> None:
-    found = lengths({64.0: 1.0, 128.0: 3.0, math.inf: 3.0}, sum_per_s=270.0, window_s=60.0)
+    found = lengths({64.0: 1.0, 128.0: 3.0, math.inf: 3.0}, mean_tokens=90.0, window_s=60.0)
     assert found is not None
     assert found.upper_tokens == (64.0, 128.0, math.inf)
     assert found.counts == (60.0, 120.0, 0.0)
@@ -53,9 +53,8 @@ def test_lengths_are_counts_of_the_window_with_the_exact_mean() -> None:
 
 
 def test_lengths_of_nothing_are_none() -> None:
-    assert lengths({64.0: 0.0, math.inf: 0.0}, sum_per_s=0.0, window_s=60.0) is None
-    assert lengths({64.0: 1.0, math.inf: 1.0}, sum_per_s=None, window_s=60.0) is None
-    assert lengths({64.0: 1.0, math.inf: 1.0}, sum_per_s=math.nan, window_s=60.0) is None
+    assert lengths({64.0: 0.0, math.inf: 0.0}, mean_tokens=90.0, window_s=60.0) is None
+    assert lengths({}, mean_tokens=90.0, window_s=60.0) is None
 
 
 @given(
