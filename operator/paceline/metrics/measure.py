@@ -83,13 +83,15 @@ class _Measurement:
             for size in sizes
         }
         traffic, attainment = self._settle_contradiction(self._traffic(), self._attainment())
+        client_time_to_first_token = self._quantiles("gate_ttft", None, self.gates)
+        # Now all problems are known.
         return ServiceMetrics(
             availability=_availability(self.problems, source=self.source),
             source=self.source,
             traffic=traffic,
             attainment=attainment,
             engines=figures,
-            client_time_to_first_token=self._quantiles("gate_ttft", None, self.gates),
+            client_time_to_first_token=client_time_to_first_token,
             notes=tuple(dict.fromkeys(one.message for one in self.problems)),
         )
 

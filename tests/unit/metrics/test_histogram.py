@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.metrics.histogram import lengths, quantile
@@ -57,6 +57,7 @@ def test_lengths_of_nothing_are_none() -> None:
     assert lengths({}, mean_tokens=90.0, window_s=60.0) is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.001, 1000), st.floats(0, 1e6)), min_size=1, max_size=20),
     st.lists(st.floats(0.01, 0.999), min_size=2, max_size=5),

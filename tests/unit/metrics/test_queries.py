@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.metrics import promql
@@ -26,11 +26,13 @@ def unquoted(literal: str) -> str:
     return found
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_value_ends_its_string(text: str) -> None:
     assert unquoted(promql.quoted(text)) == text
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.text())
 def test_a_matcher_for_several_values_takes_them_literally(values: list[str], other: str) -> None:
     pattern = unquoted(promql.one_of("label", values).removeprefix("label=~"))

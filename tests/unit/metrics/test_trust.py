@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.metrics import Rules, ServiceFacts, ServiceMetrics
@@ -295,39 +297,36 @@ PODS = st.lists(
     max_size=4,
     unique_by=lambda pod: pod.name,
 )
-NUMBERS = st.one_of(st.floats(0, 1e6), st.sampled_from([0.0, math.nan, math.inf]))
 
 
 @st.composite
 def whatever(draw: st.DrawFn) -> tuple[Readings, tuple[APod, ...]]:
     """Readings with holes, NaNs and old samples, and pods that may or may not be in them."""
+    chance = random.Random(draw(st.integers(0, 2**32)))
+
+    def spoil(found: dict[Any, float]) -> None:
+        for key in list(found):
+            if chance.random() < 0.06:
+                del found[key]
+            elif chance.random() < 0.06:
+                found[key] = chance.choice([0.0, math.nan, math.inf, chance.uniform(0, 1e6)])
+
     readings = all_well(
         engines=ENGINES,
         gates=GATES,
         requests_per_s=draw(st.floats(0, 100)),
         age_s=draw(st.floats(0, 100)),
     )
-    for figures in readings.pods.values():
-        for name in list(figures):
-            if draw(st.integers(0, 7)) == 0:
-                figures[name] = draw(NUMBERS)
-            elif draw(st.integers(0, 15)) == 0:
-                del figures[name]
-    for key in list(readings.rates):
-        if draw(st.integers(0, 15)) == 0:
-            readings.rates[key] = draw(NUMBERS)
-        elif draw(st.integers(0, 15)) == 0:
-            del readings.rates[key]
+    spoil(readings.rates)
+    for gauges in readings.pods.values():
+        spoil(gauges)
     for buckets in readings.histograms.values():
-        for edge in list(buckets):
-            if draw(st.integers(0, 15)) == 0:
-                buckets[edge] = draw(NUMBERS)
-            elif draw(st.integers(0, 15)) == 0:
-                del buckets[edge]
-    gates = tuple(replace(one, ready=draw(st.booleans())) for one in GATES)
+        spoil(buckets)
+    gates = tuple(replace(one, ready=chance.random() < 0.8) for one in GATES)
     return readings, (*draw(PODS), *gates)
 
 
+@settings(deadline=None, max_examples=300)
 @given(whatever(), st.floats(-100, 100))
 def test_whatever_is_read_the_rules_hold(given_: tuple[Readings, tuple[APod, ...]], skew_s: float) -> None:
     readings, pods = given_
