@@ -1,7 +1,7 @@
 """All rivals by name: as shipped, with the dials that tuning may turn.
 
 Every ladder goes from fewer GPUs to more. The tensor-parallel size is a dial too (`tp`): nobody ships a default for
-it, so "as shipped" is the smallest size whose floor latency meets the targets, which is what a careful user picks.
+it, so "as shipped" is what a careful user finds in a load test of one replica (`Service.careful_size`).
 """
 
 from __future__ import annotations

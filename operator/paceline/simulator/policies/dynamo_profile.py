@@ -64,16 +64,34 @@ class EngineProfile:
     def requests_per_s(self, *, isl: float, osl: float, ttft_target_s: float, itl_target_s: float) -> float:
         """Of one aggregated engine: the best batch whose TTFT and ITL meet the targets; of a batch of one where
         none does."""
-        low, high = 1, self.batch_that_fits(isl + osl / 2)
+        batch = self._best_batch(
+            isl=isl, osl=osl, long_prompt=isl, ttft_target_s=ttft_target_s, itl_target_s=itl_target_s
+        )
+        return self._rate(max(batch, 1), isl=isl, osl=osl)
 
-        def meets(batch: int) -> bool:
-            per_iteration = batch * isl / max(osl, 1)
-            return (
-                self.mixed_itl_s(batch=batch, isl=isl, osl=osl) <= itl_target_s
-                and self.prefill_s(isl + per_iteration) <= ttft_target_s
-            )
+    def tested_requests_per_s(
+        self, *, isl: float, osl: float, long_prompt: float, ttft_target_s: float, itl_target_s: float
+    ) -> float:
+        """The same with a prompt longer than the mean held against the TTFT; 0 where no batch meets both."""
+        batch = self._best_batch(
+            isl=isl, osl=osl, long_prompt=long_prompt, ttft_target_s=ttft_target_s, itl_target_s=itl_target_s
+        )
+        return self._rate(batch, isl=isl, osl=osl) if batch else 0.0
 
+    def _rate(self, batch: int, *, isl: float, osl: float) -> float:
+        return batch / (osl * self.mixed_itl_s(batch=batch, isl=isl, osl=osl))
+
+    def _best_batch(
+        self, *, isl: float, osl: float, long_prompt: float, ttft_target_s: float, itl_target_s: float
+    ) -> int:
+        """0: not even one request alone meets both."""
+        low, high = 0, self.batch_that_fits(isl + osl / 2)
         while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if meets(middle) else (low, middle - 1)
-        return low / (osl * self.mixed_itl_s(batch=low, isl=isl, osl=osl))
+            batch = (low + high + 1) // 2
+            per_iteration = batch * isl / max(osl, 1)
+            meets = (
+                self.mixed_itl_s(batch=batch, isl=isl, osl=osl) <= itl_target_s
+                and self.prefill_s(long_prompt + per_iteration) <= ttft_target_s
+            )
+            low, high = (batch, high) if meets else (low, batch - 1)
+        return low
