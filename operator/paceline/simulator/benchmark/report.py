@@ -9,58 +9,23 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, paired_blocks
 from paceline.simulator.benchmark.interval import LEVEL, Interval, bootstrap_median
 from paceline.simulator.benchmark.plots import FleetTrace, FrontierPoint, plot_frontiers, plot_timeline
 from paceline.simulator.benchmark.scene import cell_scene
-from paceline.simulator.benchmark.suite import Cell, Suite
+from paceline.simulator.benchmark.suite import Suite
+from paceline.simulator.benchmark.targets import targets_of
 from paceline.simulator.benchmark.work import Place, read
-from paceline.simulator.policies.catalog import RIVALS
 from paceline.simulator.policies.named import OURS, OURS_FIXED
 
 Floats = NDArray[np.float64]
 Result = dict[str, Any]
-
-MISSES_FOR_A_CLAIM = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellResults:
-    cell: Cell
-    optimum: Result
-    policies: dict[str, Result]
-
-    @property
-    def objective(self) -> float:
-        return float(self.optimum["objective"])
-
-    @property
-    def bound(self) -> float:
-        return float(self.optimum["bound_gpu_hours"])
-
-    @property
-    def claims(self) -> bool:
-        """Whether there are requests enough to speak of the objective at all."""
-        return float(self.optimum["requests"]) * (1 - self.objective) >= MISSES_FOR_A_CLAIM - 1e-6
-
-    def at_target(self, policy: str) -> Result | None:
-        """The cheapest point that held the objective."""
-        body = self.policies.get(policy)
-        if body is None:
-            return None
-        points = body["frontier"] or [body["shipped"]]
-        held = [one for one in points if (one["attainment"] or 0.0) >= self.objective]
-        return min(held, key=lambda one: one["gpu_hours"], default=None)
-
-    def best_rival(self) -> tuple[str, Result] | None:
-        found = [(name, point) for name in RIVALS if (point := self.at_target(name)) is not None]
-        return min(found, key=lambda pair: pair[1]["gpu_hours"], default=None)
 
 
 def write_report(suite: Suite, place: Place) -> Path:
@@ -78,6 +43,7 @@ def write_report(suite: Suite, place: Place) -> Path:
         "GPU-hours count from a pod's creation to its end.",
         "",
         *_cells(results, dropped, unfinished),
+        *_verdicts(suite, results, _capped(suite, place)),
         *_targets(suite, results),
         *(line for one in results for line in _cell(one)),
     ]
@@ -137,6 +103,45 @@ def _cells(results: Sequence[CellResults], dropped: Sequence[Result], unfinished
     return [*lines, ""]
 
 
+def _capped(suite: Suite, place: Place) -> list[Result]:
+    """Cells whose cap keeps even the optimum from the objective: ours as shipped against the best that can be had."""
+    found = []
+    for cell in suite.cells:
+        runs = place.runs(cell.name, OURS)
+        if not place.optimum(cell.name).is_file() or not runs.is_file():
+            continue
+        best = read(place.optimum(cell.name)).get("best_attainment")
+        if best is not None:
+            found.append(
+                {"cell": cell.name, "best": best, "ours": read(runs)["shipped"]["attainment"] or 0.0}
+            )
+    return found
+
+
+def _verdicts(suite: Suite, results: Sequence[CellResults], capped: Sequence[Result]) -> list[str]:
+    lines = ["## What was to be shown", "", "| target | figure | |", "|---|---|---|"]
+    lines += [
+        f"| {one.name} | {one.figure} | **{one.verdict}** |"
+        for one in targets_of(results, capped, seed=suite.seed)
+    ]
+    varied = [one for one in results if one.cell.kind == "variation"]
+    if varied:
+        lines += ["", "In other worlds (does ours still cost less than the best tuned rival?):", ""]
+        for one in varied:
+            ours, rival = one.at_target(OURS), one.best_rival()
+            verdict = (
+                "ours does not hold"
+                if ours is None
+                else "no rival holds"
+                if rival is None
+                else ("yes" if ours["gpu_hours"] <= rival[1]["gpu_hours"] else "it flips")
+            )
+            lines.append(
+                f"* {one.cell.name}: {verdict} ({_point(ours)} against {_point(rival[1] if rival else None)})"
+            )
+    return [*lines, ""]
+
+
 def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
     lines = [
         "## Against the best tuned rival",
@@ -154,13 +159,15 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
         lines.append(
             f"| {one.cell.name} | {_point(ours)} | {f'{rival[0]} {_point(rival[1])}' if rival else 'none held'} | "
             f"{_percent(1 - ours['gpu_hours'] / rival[1]['gpu_hours']) if ours and rival else '–'} | "
-            f"{_percent(_closed(ours['gpu_hours'], rival[1]['gpu_hours'], one.bound)) if ours and rival else '–'} | "
+            f"{_percent(headroom_closed(ours['gpu_hours'], rival[1]['gpu_hours'], one.bound)) if ours and rival else '–'} | "
             f"{ours['gpu_hours'] / one.bound if ours else float('nan'):.2f} | {_point(fixed)} |"
         )
         if ours and rival and one.claims:
-            blocks.append(_paired(ours, rival[1], one.optimum))
+            blocks.append(paired_blocks(ours, rival[1], one.optimum))
     if blocks:
-        interval = bootstrap_median(blocks, lambda row: _closed(row[0], row[1], row[2]), seed=suite.seed)
+        interval = bootstrap_median(
+            blocks, lambda row: headroom_closed(row[0], row[1], row[2]), seed=suite.seed
+        )
         saved = bootstrap_median(blocks, lambda row: float(1 - row[0] / row[1]), seed=suite.seed)
         lines += [
             "",
@@ -168,17 +175,6 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
             f"{_interval(saved)} ({100 * LEVEL:.0f} % interval from blocks of 6 h).",
         ]
     return [*lines, ""]
-
-
-def _paired(ours: Result, rival: Result, optimum: Result) -> list[Floats]:
-    return [
-        np.array([a["gpu_hours"], b["gpu_hours"], bound])
-        for a, b, bound in zip(ours["blocks"], rival["blocks"], optimum["bound_by_block"], strict=True)
-    ]
-
-
-def _closed(ours: float, rival: float, bound: float) -> float:
-    return float((rival - ours) / (rival - bound)) if rival > bound else float("nan")
 
 
 def _cell(one: CellResults) -> list[str]:

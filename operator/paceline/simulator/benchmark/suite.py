@@ -17,7 +17,7 @@ File names are looked up in the folder of `--traces`; without it, or without the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -103,6 +103,10 @@ class Cell(_Part):
     """Of the GPUs that the unlimited optimum holds at its highest."""
     router: Annotated[str, Field(pattern="^(power-of-two|shortest-queue|round-robin)$")] = "power-of-two"
     seed: int = 1
+    kind: Literal["azure", "servegen", "scenario", "stationary", "variation"] = "scenario"
+    """Which of the report's targets the cell counts for. `variation`: a conclusion checked in another world."""
+    without_fault: str | None = None
+    """The cell that is the same without the fault."""
 
 
 class Suite(_Part):
@@ -120,6 +124,10 @@ class Suite(_Part):
         for cell in self.cells:
             if cell.trained_on not in known:
                 raise ValueError(f"cell {cell.name}: trained-on {cell.trained_on}: write a name of training")
+            if cell.without_fault is not None and cell.without_fault not in {c.name for c in self.cells}:
+                raise ValueError(
+                    f"cell {cell.name}: without-fault {cell.without_fault}: write a name of cells"
+                )
         unknown = [name for name in self.policies if name not in NAMES]
         if unknown:
             raise ValueError(f"policies: {', '.join(unknown)} not known: write some of {', '.join(NAMES)}")

@@ -109,7 +109,10 @@ def do_optimum(suite: Suite, cell: Cell, place: Place) -> None:
             certify=True,
         )
     except NoPlan as error:
-        write(path, {"cell": cell.name, "dropped": str(error), "requests": len(scene.traffic)})
+        body = {"cell": cell.name, "dropped": str(error), "requests": len(scene.traffic)}
+        if cell.max_gpus_share < 1 and len(scene.traffic):
+            body["best_attainment"] = 1 - error.fewest_misses / len(scene.traffic)
+        write(path, body)
         return
     blocks = _block_count(scene.traffic.end_s)
     per_block = np.zeros(blocks)

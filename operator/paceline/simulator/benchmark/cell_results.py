@@ -1,0 +1,67 @@
+"""All results of one cell, and the figures that a comparison is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paceline.simulator.benchmark.suite import Cell
+from paceline.simulator.policies.catalog import RIVALS
+
+Floats = NDArray[np.float64]
+Result = dict[str, Any]
+
+MISSES_FOR_A_CLAIM = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResults:
+    cell: Cell
+    optimum: Result
+    policies: dict[str, Result]
+
+    @property
+    def objective(self) -> float:
+        return float(self.optimum["objective"])
+
+    @property
+    def bound(self) -> float:
+        return float(self.optimum["bound_gpu_hours"])
+
+    @property
+    def claims(self) -> bool:
+        """Whether there are requests enough to speak of the objective at all."""
+        return float(self.optimum["requests"]) * (1 - self.objective) >= MISSES_FOR_A_CLAIM - 1e-6
+
+    def at_target(self, policy: str) -> Result | None:
+        """The cheapest point that held the objective."""
+        body = self.policies.get(policy)
+        if body is None:
+            return None
+        points = body["frontier"] or [body["shipped"]]
+        held = [one for one in points if (one["attainment"] or 0.0) >= self.objective]
+        return min(held, key=lambda one: one["gpu_hours"], default=None)
+
+    def best_rival(self) -> tuple[str, Result] | None:
+        found = [(name, point) for name in RIVALS if (point := self.at_target(name)) is not None]
+        return min(found, key=lambda pair: pair[1]["gpu_hours"], default=None)
+
+
+def paired_blocks(
+    ours: Mapping[str, Any], rival: Mapping[str, Any] | None, optimum: Mapping[str, Any]
+) -> list[Floats]:
+    """One row a block: GPU-hours of ours, of the rival, of the bound."""
+    assert rival is not None
+    return [
+        np.array([a["gpu_hours"], b["gpu_hours"], bound])
+        for a, b, bound in zip(ours["blocks"], rival["blocks"], optimum["bound_by_block"], strict=True)
+    ]
+
+
+def headroom_closed(ours: float, rival: float, bound: float) -> float:
+    """(rival − ours) / (rival − bound); NaN where the rival is at the bound."""
+    return float((rival - ours) / (rival - bound)) if rival > bound else float("nan")

@@ -1,0 +1,131 @@
+"""Verdicts from results written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed
+from paceline.simulator.benchmark.suite import Cell
+from paceline.simulator.benchmark.targets import Verdict, targets_of
+
+
+def _point(gpu_hours: float, attainment: float = 0.995, **more: Any) -> dict[str, Any]:
+    return {
+        "settings": {},
+        "gpu_hours": gpu_hours,
+        "attainment": attainment,
+        "reversals_within_10_min": 0,
+        "tp_switches": 0,
+        "blocks": [{"gpu_hours": gpu_hours / 4}] * 4,
+        **more,
+    }
+
+
+def _cell(
+    *,
+    ours: float,
+    rival: float,
+    bound: float = 10.0,
+    fixed: float | None = None,
+    single: float = 10.0,
+    requests: int = 50_000,
+    ours_attainment: float = 0.995,
+    **spec: Any,
+) -> CellResults:
+    point = _point(ours, ours_attainment)
+    return CellResults(
+        cell=Cell.model_validate(
+            {"name": "c", "trained-on": "t", "traffic": {"synthetic": "steady"}, **spec}
+        ),
+        optimum={
+            "objective": 0.99,
+            "requests": requests,
+            "bound_gpu_hours": bound,
+            "bound_by_block": [bound / 4] * 4,
+            "single_tp_bound_gpu_hours": single,
+            "resolved": True,
+            "hours": 24.0,
+        },
+        policies={
+            "paceline": {"frontier": [point], "shipped": point},
+            "keda": {"frontier": [_point(rival), _point(rival / 2, 0.5)], "shipped": _point(rival)},
+            "paceline-fixed-tp": {"frontier": [_point(fixed or ours)], "shipped": _point(fixed or ours)},
+        },
+    )
+
+
+def _verdict(cells: list[CellResults], start: str, capped: list[dict[str, Any]] | None = None) -> Verdict:
+    return next(one.verdict for one in targets_of(cells, capped or [], seed=0) if one.name.startswith(start))
+
+
+def test_what_no_cell_asks_is_not_measured() -> None:
+    assert {one.verdict for one in targets_of([], [], seed=0)} == {"not measured"}
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(12.0, "met"), (14.0, "missed")])
+def test_headroom_is_measured_from_the_rival_to_the_bound(ours: float, verdict: Verdict) -> None:
+    assert headroom_closed(ours, 15.0, 10.0) == pytest.approx((15 - ours) / 5)
+    assert _verdict([_cell(ours=ours, rival=15.0)], "1. headroom") == verdict
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(14.0, "met"), (14.5, "missed")])
+def test_savings_count_in_cells_of_their_kind(ours: float, verdict: Verdict) -> None:
+    cells = [_cell(ours=ours, rival=15.0, kind="azure")]
+    assert _verdict(cells, "1. fewer GPU-hours than the best tuned rival, azure") == verdict
+    assert _verdict(cells, "1. fewer GPU-hours than the best tuned rival, servegen") == "not measured"
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(15.7, "met"), (15.8, "missed")])
+def test_one_cell_that_is_worse_is_enough_to_miss(ours: float, verdict: Verdict) -> None:
+    cells = [_cell(ours=11.0, rival=15.0), _cell(ours=ours, rival=15.0)]
+    assert _verdict(cells, "1. no cell more than 5 % worse") == verdict
+
+
+def test_a_cell_where_ours_does_not_hold_is_a_miss_and_not_left_out() -> None:
+    cells = [_cell(ours=11.0, rival=15.0, ours_attainment=0.98)]
+    assert _verdict(cells, "ours holds") == "missed"
+
+
+def test_a_cell_with_too_few_requests_makes_no_claim() -> None:
+    cells = [_cell(ours=9.0, rival=15.0, requests=9_000, kind="azure")]
+    assert {one.verdict for one in targets_of(cells, [], seed=0)} == {"not measured"}
+
+
+def test_a_point_that_misses_the_objective_is_no_figure_of_a_rival() -> None:
+    best = _cell(ours=11.0, rival=15.0).best_rival()
+    assert best is not None
+    assert best[1]["gpu_hours"] == 15.0
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(12.5, "met"), (13.9, "missed")])
+def test_the_gap_between_one_size_and_several_is_recovered(ours: float, verdict: Verdict) -> None:
+    cells = [_cell(ours=ours, rival=15.0, single=12.0, fixed=14.0)]
+    assert _verdict(cells, "2a.") == verdict
+    assert _verdict(cells, "2d.") == "not measured"
+
+
+@pytest.mark.parametrize(("fixed", "verdict"), [(12.0, "met"), (11.5, "missed")])
+def test_elsewhere_several_sizes_cost_nothing(fixed: float, verdict: Verdict) -> None:
+    assert _verdict([_cell(ours=12.0, rival=15.0, fixed=fixed)], "2d.") == verdict
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(12.0, "met"), (12.1, "missed")])
+def test_regret_is_over_the_bound(ours: float, verdict: Verdict) -> None:
+    assert (
+        _verdict([_cell(ours=ours, rival=15.0, kind="azure")], "3. GPU-hours over the bound, azure")
+        == verdict
+    )
+
+
+@pytest.mark.parametrize(("attainment", "verdict"), [(0.98, "met"), (0.97, "missed")])
+def test_a_fault_is_held_against_the_same_cell_without_it(attainment: float, verdict: Verdict) -> None:
+    calm = _cell(ours=12.0, rival=15.0, name="calm")
+    fault = _cell(ours=12.0, rival=15.0, name="fault", ours_attainment=attainment, without_fault="calm")
+    assert _verdict([calm, fault], "5. points") == verdict
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [(0.75, "met"), (0.70, "missed")])
+def test_under_a_cap_attainment_is_held_against_the_best_there_is(ours: float, verdict: Verdict) -> None:
+    assert _verdict([], "6.", [{"cell": "c", "best": 0.8, "ours": ours}]) == verdict
