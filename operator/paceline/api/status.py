@@ -23,6 +23,7 @@ ConditionType = Literal[
     "CapacityAvailable",
     "Transitioning",
     "ForeignWriter",
+    "DrainLimited",
     "ScalingActive",
 ]
 ConditionStatus = Literal["True", "False", "Unknown"]

@@ -95,6 +95,13 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     help="How long a field written by another manager is left alone.",
 )
 @click.option(
+    "--outer-drain-limit-seconds",
+    type=click.IntRange(min=1),
+    default=600,
+    show_envvar=True,
+    help="How long the cluster lets a pod leave when it takes the node away.",
+)
+@click.option(
     "--prometheus-namespace-label",
     "prometheus_namespace_labels",
     type=KeyValue(),
@@ -208,6 +215,7 @@ def operator_command(
     router_image: str,
     image_pull_policy: ImagePullPolicy,
     foreign_writer_grace_seconds: float,
+    outer_drain_limit_seconds: int,
     prometheus_namespace_labels: tuple[tuple[str, str], ...],
     prometheus_pod_labels: tuple[tuple[str, str], ...],
     pod_monitor_labels: tuple[tuple[str, str], ...],
@@ -251,6 +259,7 @@ def operator_command(
             image_pull_policy=image_pull_policy,
             pod_monitor_labels=dict(pod_monitor_labels),
             foreign_writer_grace_s=foreign_writer_grace_seconds,
+            outer_drain_limit_s=outer_drain_limit_seconds,
         ),
         lease=LeaseSettings(
             namespace=namespace, name=lease_name, identity=_identity(), duration_s=lease_duration_seconds

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from paceline.api import Condition, ConditionStatus, ConditionType, InferenceServiceStatus
 from paceline.fleet.actions import Event
 from paceline.fleet.autoscaling import Word
+from paceline.fleet.drain_time import engine_grace_s
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.roles import ROLLED_BACK, STARTING, is_active
 from paceline.fleet.timestamps import rfc3339
@@ -89,6 +90,7 @@ def _words(outlook: Outlook) -> Iterator[Word]:
     yield _capacity_available(outlook)
     yield _transitioning(outlook)
     yield _foreign_writer(outlook)
+    yield _drain_limited(outlook)
     yield scaling_active
 
 
@@ -233,6 +235,23 @@ def _foreign_writer(outlook: Outlook) -> Word:
         )
     reason = "Autoscaler" if autoscaled else "FieldsHeld" if outlook.foreign else "ScaleNotFollowed"
     return Word("ForeignWriter", "True", reason, "; ".join(parts))
+
+
+def _drain_limited(outlook: Outlook) -> Word:
+    """Paceline's own changes wait for every request. A node that somebody else takes away may not."""
+    service, allowed_s = outlook.observed.service, outlook.outer_drain_limit_s
+    needed_s = engine_grace_s(service)
+    if needed_s <= allowed_s:
+        message = f"A pod that leaves has at most {needed_s} s to do, and the cluster gives it {allowed_s} s."
+        return Word("DrainLimited", "False", "WithinLimit", message)
+    fitting_s = allowed_s - needed_s + service.spec.admission.max_request_seconds
+    way_out = f"write spec.admission.maxRequestSeconds: {fitting_s} or less, or " if fitting_s > 0 else ""
+    message = (
+        f"A pod that leaves may need {needed_s} s for its longest request. When the cluster takes its node away it "
+        f"is killed after {allowed_s} s, with the requests that still run: {way_out}raise the cluster's limit and "
+        "tell the operator (operator.outerDrainLimitSeconds of the chart)"
+    )
+    return Word("DrainLimited", "True", "OuterLimitShorter", message)
 
 
 def _taken(outlook: Outlook) -> str:

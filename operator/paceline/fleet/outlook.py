@@ -25,6 +25,7 @@ class Outlook:
 
     ready_routers: int
     router_rolling: bool
+    outer_drain_limit_s: int
     ignored_scale_writer: str | None
     """Who wrote /scale although the mode does not follow it."""
 

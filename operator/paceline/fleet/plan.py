@@ -84,6 +84,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         taken_names=() if idle else taken,
         ready_routers=ready_routers(case.router),
         router_rolling=case.situation.around.router_rolling,
+        outer_drain_limit_s=settings.outer_drain_limit_s,
         ignored_scale_writer=ignored_scale_writer(observed.meta.managed_fields)
         if observed.service.spec.scaling.mode != "Manual"
         and observed.service.spec.scaling.replicas != case.situation.asked.replicas

@@ -48,5 +48,9 @@ class Settings:
     pod_monitor_labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that the cluster's Prometheus selects PodMonitors by."""
 
+    outer_drain_limit_s: int = 600
+    """How long the cluster lets a pod leave that something outside of Paceline takes, whatever the pod's own grace:
+    the default of the cluster autoscaler's --max-graceful-termination-sec."""
+
     foreign_writer_grace_s: float = 300.0
     """How long a field written by another manager is left alone: time for a person to notice and undo."""

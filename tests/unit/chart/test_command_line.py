@@ -22,6 +22,7 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
         "images.router.tag=next",
         "images.pullPolicy=Always",
         "operator.foreignWriterGraceSeconds=60",
+        "operator.outerDrainLimitSeconds=1200",
         "hub.endpoint=https://hub.example",
         "prometheus.podLabels.app=thanos",
         "prometheus.namespaceLabels.kubernetes\\.io/metadata\\.name=monitoring",
@@ -42,6 +43,7 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
     assert params["router_image"] == "docker.io/paceline/router:next"
     assert params["image_pull_policy"] == "Always"
     assert params["foreign_writer_grace_seconds"] == 60
+    assert params["outer_drain_limit_seconds"] == 1200
     assert params["hub_endpoint"] == "https://hub.example"
     assert set(params["prometheus_pod_labels"]) == {
         ("app.kubernetes.io/name", "prometheus"),

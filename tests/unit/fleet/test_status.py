@@ -53,6 +53,27 @@ def test_a_service_at_strength_says_so(cluster: Cluster) -> None:
     assert (status.gpus.serving, status.gpus.starting, status.gpus.draining) == (12, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("request_s", "limit_s", "status"),
+    [
+        pytest.param(1800, 600, "True", id="a node is taken before the longest request ends"),
+        pytest.param(1800, 3600, "False", id="the cluster waits longer"),
+        pytest.param(60, 600, "False", id="the requests are short"),
+    ],
+)
+def test_a_drain_that_the_cluster_cuts_short_is_named(request_s: int, limit_s: int, status: str) -> None:
+    service = merged(CPU_DEMO, {"admission": {"maxRequestSeconds": request_s}})
+    made = Cluster(service, settings=replace(SETTINGS, outer_drain_limit_s=limit_s)).plan()
+    found = next(one for one in made.status.conditions if one.type == "DrainLimited")
+    assert found.status == status
+    if status == "True":
+        # What it says to write is what helps.
+        fitting = int(found.message.split("maxRequestSeconds: ")[1].split()[0])
+        service = merged(CPU_DEMO, {"admission": {"maxRequestSeconds": fitting}})
+        helped = Cluster(service, settings=replace(SETTINGS, outer_drain_limit_s=limit_s)).plan()
+        assert [one.status for one in helped.status.conditions if one.type == "DrainLimited"] == ["False"]
+
+
 def test_every_condition_is_there_from_the_first_plan_on() -> None:
     made = Cluster(EMULATED).plan()
     assert [one.type for one in made.status.conditions] == [
@@ -66,6 +87,7 @@ def test_every_condition_is_there_from_the_first_plan_on() -> None:
         "CapacityAvailable",
         "Transitioning",
         "ForeignWriter",
+        "DrainLimited",
         "ScalingActive",
     ]
     assert made.status.summary is not None
