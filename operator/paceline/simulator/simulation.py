@@ -11,10 +11,11 @@ from typing import Protocol
 import numpy as np
 
 from paceline.planner import Goal, Shape
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
+from paceline.simulator.core.pods import GpuTrace, StartStages
 from paceline.simulator.core.scrapes import Judge, Scrapes
 from paceline.simulator.core.traffic import Traffic
-from paceline.simulator.core.world import GpuTrace, World, WorldSettings
+from paceline.simulator.core.world import UNLIMITED, Transition, World, WorldSettings
 from paceline.simulator.summary import Outcomes
 from paceline_core.latency import Targets
 from paceline_core.timing import StepTiming
@@ -55,9 +56,14 @@ class Setting:
     """How the engines are in truth."""
     goal: Goal
     max_gpus: int
-    start_s: float
+    start_s: float | StartStages
     scrape_s: float = 5.0
-    router: int = kernel.POWER_OF_TWO
+    router: int = layout.POWER_OF_TWO
+    max_queued: int = UNLIMITED
+    """Requests that may wait at one replica; one more is shed."""
+    cached_share: float = 0.0
+    """Share of a prompt that a warm replica finds in its prefix cache."""
+    transitions: tuple[Transition, ...] = ("Surge", "InPlace")
     faults: Faults = Faults()
     goal_changes: tuple[GoalChange, ...] = ()
 
@@ -118,6 +124,9 @@ def simulate(
             max_sequences=setting.goal.max_sequences,
             max_batched_tokens=setting.goal.max_batched_tokens,
             router=setting.router,
+            max_queued=setting.max_queued,
+            cached_share=setting.cached_share,
+            transitions=setting.transitions,
         ),
         first=first,
         seed=seed,
@@ -179,7 +188,7 @@ def simulate(
 
 def _outcomes(world: World, setting: Setting) -> Outcomes:
     traffic = world.traffic
-    failed = world.state != kernel.DONE
+    failed = world.state != layout.DONE
     ttft = np.where(failed & np.isnan(world.first_token_s), np.nan, world.first_token_s - traffic.arrival_s)
     several = world.output > 1
     tpot = np.where(

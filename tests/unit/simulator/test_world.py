@@ -1,8 +1,6 @@
-"""Engines against a second implementation written step by step, and what must hold of pods and requests."""
+"""What must hold of routers, pods and requests in a simulated service."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.planner import Shape
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.world import World, WorldSettings
 from paceline_core.timing import StepTiming
@@ -43,7 +41,7 @@ def _world(
     shape: Shape,
     kv_cache_tokens: int = 400_000,
     max_gpus: int = 16,
-    router: int = kernel.POWER_OF_TWO,
+    router: int = layout.POWER_OF_TWO,
     seed: int = 0,
 ) -> World:
     timing = {size: _timing(kv_cache_tokens, size**0.7) for size in (1, 2, 4, 8)}
@@ -57,123 +55,12 @@ def _to_the_end(world: World) -> None:
         world.advance(world.now_s + 50)
 
 
-@dataclass
-class _Sequence:
-    arrival_s: float
-    prompt: int
-    output: int
-    computed: int = 0
-    generated: int = 0
-    blocks: int = 0
-    first_s: float = 0.0
-    done_s: float = 0.0
-
-
-@dataclass
-class _SlowEngine:
-    """vLLM V1's scheduling, as plain as it can be written."""
-
-    timing: StepTiming
-    waiting: list[_Sequence] = field(default_factory=list)
-    running: list[_Sequence] = field(default_factory=list)
-    preempted: int = 0
-
-    def replay(self, sequences: list[_Sequence]) -> None:
-        total = self.timing.kv_cache_tokens // 16
-        arrivals = list(sequences)
-        now = 0.0
-        while arrivals or self.waiting or self.running:
-            if not self.waiting and not self.running:
-                now = arrivals[0].arrival_s
-            while arrivals and arrivals[0].arrival_s <= now:
-                self.waiting.append(arrivals.pop(0))
-            chunks = self._schedule(total)
-            prefills = [(c, one.computed) for one, c in chunks if not (c == 1 and one.computed >= one.prompt)]
-            decoding = [one for one, c in chunks if c == 1 and one.computed >= one.prompt]
-            now += self.timing.step_s(
-                prefills=prefills,
-                decodes=len(decoding),
-                decode_context_tokens=sum(one.computed for one in decoding),
-            )
-            for one, chunk in chunks:
-                one.computed += chunk
-                if one.computed >= one.prompt + one.generated:
-                    one.generated += 1
-                    if one.generated == 1:
-                        one.first_s = now
-                    if one.generated == one.output:
-                        one.done_s = now
-                        one.blocks = 0
-                        self.running.remove(one)
-
-    def _schedule(self, total: int) -> list[tuple[_Sequence, int]]:
-        budget, preempted = 8192, False
-        chunks: list[tuple[_Sequence, int]] = []
-        index = 0
-        while index < len(self.running):
-            one = self.running[index]
-            need = min(one.prompt + one.generated - one.computed, budget)
-            blocks = -(-(one.computed + need) // 16)
-            while sum(each.blocks for each in self.running) + blocks - one.blocks > total:
-                victim = self.running.pop()
-                victim.blocks, victim.computed = 0, 0
-                self.waiting.insert(0, victim)
-                preempted = True
-                self.preempted += 1
-                if victim is one:
-                    break
-            else:
-                one.blocks = blocks
-                chunks.append((one, need))
-                budget -= need
-                index += 1
-                continue
-            break
-        while not preempted and budget and self.waiting and len(self.running) < 256:
-            one = self.waiting[0]
-            need = min(one.prompt + one.generated - one.computed, budget)
-            blocks = -(-need // 16)
-            if sum(each.blocks for each in self.running) + blocks > total:
-                break
-            self.waiting.pop(0)
-            one.blocks = blocks
-            self.running.append(one)
-            chunks.append((one, need))
-            budget -= need
-        return chunks
-
-
-@pytest.mark.parametrize(
-    ("n", "rate", "kv_cache_tokens"),
-    [
-        pytest.param(1500, 8.0, 400_000, id="light"),
-        pytest.param(1500, 40.0, 400_000, id="saturated"),
-        pytest.param(1500, 20.0, 12_000, id="preempting"),
-    ],
-)
-def test_compiled_steps_are_the_steps_of_the_plain_engine(n: int, rate: float, kv_cache_tokens: int) -> None:
-    traffic = _traffic(n, seed=3, rate=rate)
-    world = _world(traffic, shape=Shape(tensor_parallel_size=1, replicas=1), kv_cache_tokens=kv_cache_tokens)
-    _to_the_end(world)
-    slow = _SlowEngine(timing=_timing(kv_cache_tokens))
-    sequences = [
-        _Sequence(arrival_s=float(a), prompt=int(p), output=int(o))
-        for a, p, o in zip(traffic.arrival_s, traffic.prompt_tokens, traffic.output_tokens, strict=True)
-    ]
-    slow.replay(sequences)
-    assert np.max(np.abs(world.first_token_s - [one.first_s for one in sequences])) < 1e-6
-    assert np.max(np.abs(world.done_s - [one.done_s for one in sequences])) < 1e-6
-    assert int(world.totals[0]) == slow.preempted
-    if kv_cache_tokens < 20_000:
-        assert slow.preempted > 100
-
-
-@pytest.mark.parametrize("router", [kernel.POWER_OF_TWO, kernel.SHORTEST_QUEUE, kernel.ROUND_ROBIN])
+@pytest.mark.parametrize("router", [layout.POWER_OF_TWO, layout.SHORTEST_QUEUE, layout.ROUND_ROBIN])
 def test_a_router_spreads_the_load_and_loses_nothing(router: int) -> None:
     traffic = _traffic(4000, seed=1, rate=40.0)
     world = _world(traffic, shape=Shape(tensor_parallel_size=1, replicas=5), router=router)
     _to_the_end(world)
-    assert np.all(world.state == kernel.DONE)
+    assert np.all(world.state == layout.DONE)
     share = np.bincount(world.replica_of, minlength=5)[:5] / 4000
     assert share.min() > 0.15
 
@@ -181,11 +68,11 @@ def test_a_router_spreads_the_load_and_loses_nothing(router: int) -> None:
 def test_pooling_by_two_choices_beats_round_robin() -> None:
     traffic = _traffic(6000, seed=2, rate=50.0)
     late = {}
-    for router in (kernel.POWER_OF_TWO, kernel.ROUND_ROBIN):
+    for router in (layout.POWER_OF_TWO, layout.ROUND_ROBIN):
         world = _world(traffic, shape=Shape(tensor_parallel_size=1, replicas=4), router=router)
         _to_the_end(world)
         late[router] = float(np.quantile(world.first_token_s - traffic.arrival_s, 0.95))
-    assert late[kernel.POWER_OF_TWO] < late[kernel.ROUND_ROBIN]
+    assert late[layout.POWER_OF_TWO] < late[layout.ROUND_ROBIN]
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -205,7 +92,7 @@ def test_a_surge_loses_nothing_and_both_sizes_are_paid_for_while_they_overlap() 
     world.ask(Shape(tensor_parallel_size=4, replicas=1))
     assert world.gpus == 8
     _to_the_end(world)
-    assert np.all(world.state == kernel.DONE)
+    assert np.all(world.state == layout.DONE)
     assert world.gpus == 4
 
 
@@ -231,7 +118,7 @@ def test_a_crash_loses_what_was_inside_and_the_pod_comes_back() -> None:
     inside = int(world.counts[victim.slot, :2].sum())
     world.crash(victim)
     _to_the_end(world)
-    assert int((world.state == kernel.FAILED).sum()) == inside > 0
+    assert int((world.state == layout.FAILED).sum()) == inside > 0
     assert len(world.serving(1)) == 3
 
 
@@ -239,9 +126,9 @@ def test_what_no_replica_takes_is_held_and_then_fails() -> None:
     world = _world(_traffic(200, seed=4, rate=2.0), shape=Shape(tensor_parallel_size=1, replicas=1))
     world.crash(world.pods[0])
     world.advance(30)
-    assert np.all(world.state[: int(world.clock[0])] == kernel.HELD)
+    assert np.all(world.state[: world.arrived] == layout.HELD)
     _to_the_end(world)
-    assert np.all(world.state == kernel.DONE)
+    assert np.all(world.state == layout.DONE)
     assert world.first_token_s[0] > 50
 
 
@@ -279,8 +166,8 @@ def test_whatever_is_asked_no_node_is_overfull_and_no_request_is_lost_or_doubled
         )
         assert min(world.free_gpus) >= 0
     _to_the_end(world)
-    finished = world.finished[: int(world.finished_count[0])]
+    finished = world.finished
     assert len(set(finished.tolist())) == len(finished)
-    assert np.all((world.state == kernel.DONE) | (world.state == kernel.FAILED))
-    assert int((world.state == kernel.FAILED).sum()) == 0
+    assert np.all((world.state == layout.DONE) | (world.state == layout.FAILED))
+    assert int((world.state == layout.FAILED).sum()) == 0
     assert np.all(world.generated == world.output)

@@ -1,24 +1,56 @@
-"""Engines and router between two looks of the controller, compiled: every step of every replica, in order of time.
+"""Engines and router between two looks of the controller, compiled: all events of all replicas in order of time.
 
-A step schedules as vLLM V1 does: first what runs (a decode is a chunk of one token, a prefill goes on), then what
-waits, within a budget of tokens, of sequences and of KV blocks; where blocks end, the youngest is preempted and
-computed again. The router takes the less loaded of two replicas drawn at random, by the counts that it has itself.
-
-State lives in arrays that the caller owns (`World`), so that a run can stop at any second and go on.
+It schedules as `paceline_core.batch` does and times steps as `StepTiming` does, and is as exact, but a stretch of
+steps in which only decoding happens and nobody comes or goes (a *run*) is one event. Over a run of k steps with n
+requests every context grows by one token a step, so the time is an arithmetic series, and the blocks needed depend
+only on each request's place in its last block, counted per place (`phases`). Tests hold the equality.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
-BLOCK_TOKENS = 16
-NONE = -1
+from paceline.simulator.core.layout import (
+    ALL_BLOCKS,
+    ALL_PREEMPTIONS,
+    BLOCK_TOKENS,
+    CACHED_PROMPT_TOKENS,
+    COMPUTED_PROMPT_TOKENS,
+    CONTEXT,
+    DECODES,
+    DONE,
+    FAILED,
+    FINISHED,
+    FIRSTS,
+    GENERATED_TOKENS,
+    HEAD,
+    IN_BATCH,
+    IN_QUEUE,
+    NEXT_FINISH,
+    NONE,
+    PARTIAL,
+    PREEMPTIONS,
+    PREFILLS,
+    RUN_ALLOCATED,
+    RUN_BEGIN_S,
+    RUN_DONE,
+    RUN_END_S,
+    RUN_GROWTH_S,
+    RUN_STEP_S,
+    RUN_STEPS,
+    RUNNING,
+    SEEN_TOKENS,
+    SHED,
+    STEPS,
+    TAIL,
+    USED_BLOCKS,
+    WAITING,
+)
 
-ABSENT, STARTING, READY, DRAINING = 0, 1, 2, 3
-PENDING, WAITING, RUNNING, DONE, FAILED, HELD = 0, 1, 2, 3, 4, 5
-
-POWER_OF_TWO, SHORTEST_QUEUE, ROUND_ROBIN = 0, 1, 2
+NEVER = np.iinfo(np.int64).max
 
 
 @njit(cache=True)
@@ -27,320 +59,313 @@ def _blocks(tokens):
 
 
 @njit(cache=True)
-def _tokens_s(knot_tokens, knot_s, knots, tokens):
-    """Piecewise linear; beyond the last knot at the last slope."""
-    if tokens <= knot_tokens[0]:
-        return knot_s[0]
+def _tokens_s(engines, r, tokens):
+    """`StepTiming.tokens_s`."""
+    knot_tokens, knot_s, last = engines.knot_tokens[r], engines.knot_s[r], engines.knots[r] - 1
     right = 1
-    while right < knots - 1 and knot_tokens[right] < tokens:
+    while right < last and knot_tokens[right] < tokens:
         right += 1
     x0, x1 = knot_tokens[right - 1], knot_tokens[right]
-    return knot_s[right - 1] + (knot_s[right] - knot_s[right - 1]) * (tokens - x0) / (x1 - x0)
+    y0, y1 = knot_s[right - 1], knot_s[right]
+    return y0 + (y1 - y0) * (max(tokens, knot_tokens[0]) - x0) / (x1 - x0)
 
 
 @njit(cache=True)
-def _random(seed_state):
-    """xorshift64*: the same numbers whatever else was simulated."""
-    x = seed_state[0]
-    x ^= x >> np.uint64(12)
-    x ^= x << np.uint64(25)
-    x ^= x >> np.uint64(27)
-    seed_state[0] = x
-    return np.float64((x * np.uint64(2685821657736338717)) >> np.uint64(11)) / 9007199254740992.0
+def _phase(requests, q):
+    """The step number, modulo the block size, in which a decoding request needs a new block."""
+    return (requests.finish_step[q] - (requests.prompt[q] + requests.output[q] - 1)) % BLOCK_TOKENS
 
 
 @njit(cache=True)
-def _pick(router, kind, status, outstanding, seed_state, turn):
-    """A ready replica for one request; NONE where there is none."""
-    ready = 0
-    for r in range(len(status)):
-        if status[r] == READY:
-            ready += 1
-    if ready == 0:
-        return NONE
-    if kind == SHORTEST_QUEUE:
-        best = NONE
-        for r in range(len(status)):
-            if status[r] == READY and (best == NONE or outstanding[:, r].sum() < outstanding[:, best].sum()):
-                best = r
-        return best
-    if kind == ROUND_ROBIN:
-        at = turn[0] % ready
-        turn[0] += 1
-        return _nth_ready(status, at)
-    first = int(_random(seed_state) * ready)
-    if ready == 1:
-        return _nth_ready(status, 0)
-    second = int(_random(seed_state) * (ready - 1))
-    if second >= first:
-        second += 1
-    a, b = _nth_ready(status, first), _nth_ready(status, second)
-    return a if outstanding[router, a] <= outstanding[router, b] else b
+def _run_s(engines, r, steps):
+    """What so many steps of the run under way take."""
+    run = engines.run[r]
+    return run[RUN_STEP_S] * steps + run[RUN_GROWTH_S] * (steps * (steps - 1) / 2)
 
 
 @njit(cache=True)
-def _nth_ready(status, n):
-    for r in range(len(status)):
-        if status[r] == READY:
-            if n == 0:
-                return r
-            n -= 1
-    return NONE
-
-
-@njit(cache=True)
-def _begin_step(
-    r,
-    now,
-    prompt,
-    generated,
-    computed,
-    held_blocks,
-    state,
-    following,
-    head,
-    tail,
-    running,
-    chunk,
-    counts,
-    timing,
-    knot_tokens,
-    knot_s,
-    knots,
-    max_sequences,
-    max_batched,
-    totals,
-):
-    """Schedules a step and returns when it ends; infinity if there is nothing to do.
-
-    counts[r] = running, waiting, blocks used, blocks in all. timing[r] = a_p, a_d, κ, δ.
-    """
-    budget = max_batched
-    preempted = False
-    i = 0
-    while i < counts[r, 0]:
-        q = running[r, i]
-        need = min(prompt[q] + generated[q] - computed[q], budget)
-        wanted = _blocks(computed[q] + need) - held_blocks[q]
-        while counts[r, 2] + wanted > counts[r, 3]:
-            last = counts[r, 0] - 1
-            victim = running[r, last]
-            counts[r, 0] = last
-            counts[r, 2] -= held_blocks[victim]
-            held_blocks[victim] = 0
-            computed[victim] = 0
-            state[victim] = WAITING
-            following[victim] = head[r]
-            head[r] = victim
-            if tail[r] == NONE:
-                tail[r] = victim
-            counts[r, 1] += 1
-            totals[0] += 1
-            preempted = True
-            if last == i:
-                break
-        if i >= counts[r, 0]:
-            break
-        counts[r, 2] += wanted
-        held_blocks[q] += wanted
-        chunk[r, i] = need
-        budget -= need
-        i += 1
-    while not preempted and budget > 0 and counts[r, 0] < max_sequences and head[r] != NONE:
-        q = head[r]
-        need = min(prompt[q] + generated[q] - computed[q], budget)
-        wanted = _blocks(computed[q] + need)
-        if counts[r, 2] + wanted > counts[r, 3]:
-            break
-        head[r] = following[q]
-        if head[r] == NONE:
-            tail[r] = NONE
-        counts[r, 1] -= 1
-        counts[r, 2] += wanted
-        held_blocks[q] = wanted
-        state[q] = RUNNING
-        running[r, counts[r, 0]] = q
-        chunk[r, counts[r, 0]] = need
-        counts[r, 0] += 1
-        budget -= need
-    n = counts[r, 0]
-    if n == 0:
-        return np.inf
-    tokens, work, context = 0, 0.0, 0.0
-    for i in range(n):
-        q, c = running[r, i], chunk[r, i]
-        tokens += c
-        if c == 1 and computed[q] >= prompt[q]:
-            context += computed[q]
-        else:
-            work += c * (computed[q] + c / 2)
-    gpu_s = (
-        _tokens_s(knot_tokens[r], knot_s[r], knots[r], tokens) + timing[r, 0] * work + timing[r, 1] * context
-    )
-    return now + timing[r, 2] * gpu_s + timing[r, 3]
-
-
-@njit(cache=True)
-def _end_step(
-    r,
-    now,
-    prompt,
-    output,
-    generated,
-    computed,
-    held_blocks,
-    state,
-    first_token_s,
-    done_s,
-    router_of,
-    outstanding,
-    running,
-    chunk,
-    counts,
-    firsts,
-    firsts_count,
-    finished,
-    finished_count,
-    token_counts,
-):
-    """Tokens come out at the end of a step. Keeps the order of what runs on: the youngest is last."""
-    kept = 0
-    for i in range(counts[r, 0]):
-        q = running[r, i]
-        computed[q] += chunk[r, i]
-        token_counts[0] += chunk[r, i]
-        if computed[q] >= prompt[q] + generated[q]:
-            generated[q] += 1
-            if generated[q] == 1:
-                first_token_s[q] = now
-                firsts[firsts_count[0]] = q
-                firsts_count[0] += 1
-            if generated[q] >= output[q]:
-                state[q] = DONE
-                done_s[q] = now
-                counts[r, 2] -= held_blocks[q]
-                held_blocks[q] = 0
-                outstanding[router_of[q], r] -= 1
-                finished[finished_count[0]] = q
-                finished_count[0] += 1
-                continue
-        running[r, kept] = q
-        kept += 1
-    counts[r, 0] = kept
-
-
-@njit(cache=True)
-def advance(
-    until_s,
-    clock,
-    arrival_s,
-    prompt,
-    output,
-    generated,
-    computed,
-    held_blocks,
-    state,
-    following,
-    first_token_s,
-    done_s,
-    router_of,
-    replica_of,
-    head,
-    tail,
-    held,
-    status,
-    step_end_s,
-    running,
-    chunk,
-    counts,
-    outstanding,
-    timing,
-    knot_tokens,
-    knot_s,
-    knots,
-    firsts,
-    firsts_count,
-    finished,
-    finished_count,
-    seed_state,
-    turn,
-    totals,
-    token_counts,
-    router_kind,
-    max_sequences,
-    max_batched,
-    max_hold_s,
-):
-    """Everything that happens before `until_s`. clock[0]: the next arrival. held: first and last of the gate's queue."""
-    routers = outstanding.shape[0]
-    while True:
-        at, r = until_s, NONE
-        for i in range(len(status)):
-            if step_end_s[i] < at:
-                at, r = step_end_s[i], i
-        arriving = clock[0]
-        if arriving < len(arrival_s) and arrival_s[arriving] < at:
-            clock[0] += 1
-            q = arriving
-            now = arrival_s[q]
-            router_of[q] = q % routers
-            to = NONE
-            if held[0] == NONE:
-                to = _pick(router_of[q], router_kind, status, outstanding, seed_state, turn)
-            if to == NONE:
-                state[q] = HELD
-                following[q] = NONE
-                if held[0] == NONE:
-                    held[0] = q
-                else:
-                    following[held[1]] = q
-                held[1] = q
-                continue
-            _enqueue(q, to, state, following, replica_of, router_of, outstanding, head, tail, counts)
-            if step_end_s[to] == np.inf:
-                step_end_s[to] = _begin_step(
-                    to, now, prompt, generated, computed, held_blocks, state, following, head, tail,
-                    running, chunk, counts, timing, knot_tokens, knot_s, knots, max_sequences, max_batched,
-                    totals,
-                )  # fmt: skip
-            continue
-        if r == NONE:
-            break
-        _end_step(
-            r, at, prompt, output, generated, computed, held_blocks, state, first_token_s, done_s, router_of,
-            outstanding, running, chunk, counts, firsts, firsts_count, finished, finished_count, token_counts,
-        )  # fmt: skip
-        step_end_s[r] = _begin_step(
-            r, at, prompt, generated, computed, held_blocks, state, following, head, tail, running, chunk,
-            counts, timing, knot_tokens, knot_s, knots, max_sequences, max_batched, totals,
-        )  # fmt: skip
-    while held[0] != NONE and until_s - arrival_s[held[0]] > max_hold_s:
-        q = held[0]
-        state[q] = FAILED
-        held[0] = following[q]
-    while held[0] != NONE:
-        q = held[0]
-        to = _pick(router_of[q], router_kind, status, outstanding, seed_state, turn)
-        if to == NONE:
-            break
-        held[0] = following[q]
-        _enqueue(q, to, state, following, replica_of, router_of, outstanding, head, tail, counts)
-        if step_end_s[to] == np.inf:
-            step_end_s[to] = _begin_step(
-                to, until_s, prompt, generated, computed, held_blocks, state, following, head, tail, running,
-                chunk, counts, timing, knot_tokens, knot_s, knots, max_sequences, max_batched, totals,
-            )  # fmt: skip
-
-
-@njit(cache=True)
-def _enqueue(q, to, state, following, replica_of, router_of, outstanding, head, tail, counts):
-    state[q] = WAITING
-    replica_of[q] = to
-    outstanding[router_of[q], to] += 1
-    following[q] = NONE
-    if head[to] == NONE:
-        head[to] = q
+def _steps_until(engines, r, at_s):
+    """The least number of steps of the run whose end lies after `at_s`."""
+    run = engines.run[r]
+    left_s = at_s - run[RUN_BEGIN_S]
+    half = run[RUN_GROWTH_S] / 2
+    if half > 0.0:
+        b = run[RUN_STEP_S] - half
+        guess = (math.sqrt(b * b + 4 * half * max(left_s, 0.0)) - b) / (2 * half)
     else:
-        following[tail[to]] = q
-    tail[to] = q
-    counts[to, 1] += 1
+        guess = left_s / run[RUN_STEP_S]
+    steps = max(int(guess), 1)
+    while steps > 1 and run[RUN_BEGIN_S] + _run_s(engines, r, steps - 1) > at_s:
+        steps -= 1
+    while run[RUN_BEGIN_S] + _run_s(engines, r, steps) <= at_s:
+        steps += 1
+    return steps
+
+
+@njit(cache=True)
+def _allocate(engines, r, steps):
+    """Take the blocks of the run's steps up to this one."""
+    c = engines.counts[r]
+    while c[RUN_ALLOCATED] < steps:
+        if steps - c[RUN_ALLOCATED] >= BLOCK_TOKENS:
+            cycles = (steps - c[RUN_ALLOCATED]) // BLOCK_TOKENS
+            c[USED_BLOCKS] += cycles * c[DECODES]
+            c[RUN_ALLOCATED] += cycles * BLOCK_TOKENS
+        else:
+            c[USED_BLOCKS] += engines.phases[r, (c[STEPS] + c[RUN_ALLOCATED]) % BLOCK_TOKENS]
+            c[RUN_ALLOCATED] += 1
+
+
+@njit(cache=True)
+def _steps_that_fit(engines, r, most):
+    """For how many steps of a run the free blocks last."""
+    c = engines.counts[r]
+    free = c[ALL_BLOCKS] - c[USED_BLOCKS]
+    if (most // BLOCK_TOKENS + 1) * c[DECODES] <= free:
+        return most
+    cycles = free // c[DECODES]
+    free -= cycles * c[DECODES]
+    steps = cycles * BLOCK_TOKENS
+    while steps < most:
+        free -= engines.phases[r, (c[STEPS] + steps) % BLOCK_TOKENS]
+        if free < 0:
+            break
+        steps += 1
+    return min(steps, most)
+
+
+@njit(cache=True)
+def _find_next_finish(requests, engines, r):
+    least = NEVER
+    for i in range(engines.counts[r, DECODES]):
+        least = min(least, requests.finish_step[engines.decoding[r, i]])
+    engines.counts[r, NEXT_FINISH] = least
+
+
+@njit(cache=True)
+def _requeue(requests, engines, shared, r, q):
+    """Preempted: back to the head of the queue, to be computed again."""
+    c = engines.counts[r]
+    c[USED_BLOCKS] -= _blocks(requests.computed[q])
+    requests.computed[q] = 0
+    requests.state[q] = WAITING
+    requests.following[q] = c[HEAD]
+    c[HEAD] = q
+    if c[TAIL] == NONE:
+        c[TAIL] = q
+    c[IN_QUEUE] += 1
+    shared.totals[ALL_PREEMPTIONS] += 1
+    engines.tallies[r, PREEMPTIONS] += 1
+
+
+@njit(cache=True)
+def _preempt_youngest(requests, engines, shared, r):
+    c = engines.counts[r]
+    if c[PARTIAL] != NONE:
+        _requeue(requests, engines, shared, r, c[PARTIAL])
+        c[PARTIAL] = NONE
+        return
+    c[DECODES] -= 1
+    q = engines.decoding[r, c[DECODES]]
+    requests.generated[q] = requests.output[q] - (requests.finish_step[q] - c[STEPS])
+    requests.computed[q] = requests.prompt[q] + requests.generated[q] - 1
+    engines.phases[r, _phase(requests, q)] -= 1
+    engines.run[r, CONTEXT] -= requests.computed[q] + 1
+    _requeue(requests, engines, shared, r, q)
+    if requests.finish_step[q] == c[NEXT_FINISH]:
+        _find_next_finish(requests, engines, r)
+
+
+@njit(cache=True)
+def _take(requests, engines, r, q, budget):
+    """The next chunk of a prompt joins the step. Returns its tokens."""
+    c = engines.counts[r]
+    tokens = min(requests.prompt[q] + requests.generated[q] - requests.computed[q], budget)
+    c[USED_BLOCKS] += _blocks(requests.computed[q] + tokens) - _blocks(requests.computed[q])
+    engines.prefilling[r, c[PREFILLS]] = q
+    engines.chunk[r, c[PREFILLS]] = tokens
+    c[PREFILLS] += 1
+    return tokens
+
+
+@njit(cache=True)
+def _begin_run(requests, engines, shared, limits, r, now):
+    """Schedules a step, and with it all the steps that are certain to be alike."""
+    c, run, timing = engines.counts[r], engines.run[r], engines.timing[r]
+    preempted = False
+    while c[USED_BLOCKS] + engines.phases[r, c[STEPS] % BLOCK_TOKENS] > c[ALL_BLOCKS]:
+        _preempt_youngest(requests, engines, shared, r)
+        preempted = True
+    c[PREFILLS] = c[RUN_DONE] = c[RUN_ALLOCATED] = 0
+    _allocate(engines, r, 1)
+    budget = limits.max_batched_tokens - c[DECODES]
+    if c[PARTIAL] != NONE and budget > 0:
+        q = c[PARTIAL]
+        tokens = min(requests.prompt[q] + requests.generated[q] - requests.computed[q], budget)
+        more = _blocks(requests.computed[q] + tokens) - _blocks(requests.computed[q])
+        if c[USED_BLOCKS] + more > c[ALL_BLOCKS]:
+            _preempt_youngest(requests, engines, shared, r)
+            preempted = True
+        else:
+            budget -= _take(requests, engines, r, q, budget)
+    while (
+        not preempted and budget > 0 and c[HEAD] != NONE and c[DECODES] + c[PREFILLS] < limits.max_sequences
+    ):
+        q = c[HEAD]
+        total = requests.prompt[q] + requests.generated[q]
+        if c[USED_BLOCKS] + _blocks(total) > c[ALL_BLOCKS]:
+            break
+        c[HEAD] = requests.following[q]
+        if c[HEAD] == NONE:
+            c[TAIL] = NONE
+        c[IN_QUEUE] -= 1
+        requests.state[q] = RUNNING
+        cached = min(requests.cached[q], total - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+        requests.computed[q] = cached
+        engines.tallies[r, CACHED_PROMPT_TOKENS] += cached
+        c[USED_BLOCKS] += _blocks(cached)
+        budget -= _take(requests, engines, r, q, budget)
+    c[IN_BATCH] = c[DECODES] + c[PREFILLS]
+    if c[PARTIAL] != NONE and c[PREFILLS] == 0:
+        c[IN_BATCH] += 1
+    run[RUN_BEGIN_S] = now
+    if c[IN_BATCH] == 0:
+        run[RUN_END_S] = np.inf
+        return
+    tokens, work = c[DECODES], 0.0
+    for i in range(c[PREFILLS]):
+        chunk = engines.chunk[r, i]
+        tokens += chunk
+        work += chunk * (requests.computed[engines.prefilling[r, i]] + chunk / 2)
+    gpu_s = _tokens_s(engines, r, tokens) + timing[0] * work + timing[1] * run[CONTEXT]
+    run[RUN_STEP_S] = timing[2] * gpu_s + timing[3]
+    run[RUN_GROWTH_S] = timing[2] * timing[1] * c[DECODES]
+    steps = 1
+    if c[PREFILLS] == 0 and not preempted:
+        most = c[NEXT_FINISH] - c[STEPS]
+        c[USED_BLOCKS] -= engines.phases[r, c[STEPS] % BLOCK_TOKENS]
+        steps = _steps_that_fit(engines, r, most)
+        c[USED_BLOCKS] += engines.phases[r, c[STEPS] % BLOCK_TOKENS]
+    c[RUN_STEPS] = steps
+    run[RUN_END_S] = now + _run_s(engines, r, steps)
+
+
+@njit(cache=True)
+def _finish(requests, engines, shared, r, q, now):
+    requests.state[q] = DONE
+    requests.done_s[q] = now
+    requests.generated[q] = requests.output[q]
+    engines.counts[r, USED_BLOCKS] -= _blocks(requests.prompt[q] + requests.output[q] - 1)
+    engines.outstanding[requests.router[q], r] -= 1
+    shared.finished[shared.totals[FINISHED]] = q
+    shared.totals[FINISHED] += 1
+
+
+@njit(cache=True)
+def _end_run(requests, engines, shared, r, now):
+    """Tokens come out, the finished leave, and prompts that are complete begin to decode."""
+    c, run, tallies = engines.counts[r], engines.run[r], engines.tallies[r]
+    _allocate(engines, r, c[RUN_STEPS])
+    tallies[GENERATED_TOKENS] += c[DECODES] * (c[RUN_STEPS] - c[RUN_DONE])
+    c[STEPS] += c[RUN_STEPS]
+    run[CONTEXT] += c[DECODES] * c[RUN_STEPS]
+    if c[DECODES] > 0 and c[NEXT_FINISH] == c[STEPS]:
+        kept = 0
+        for i in range(c[DECODES]):
+            q = engines.decoding[r, i]
+            if requests.finish_step[q] == c[STEPS]:
+                engines.phases[r, _phase(requests, q)] -= 1
+                run[CONTEXT] -= requests.prompt[q] + requests.output[q]
+                _finish(requests, engines, shared, r, q, now)
+            else:
+                engines.decoding[r, kept] = q
+                kept += 1
+        c[DECODES] = kept
+        _find_next_finish(requests, engines, r)
+    if c[PREFILLS] > 0:
+        c[PARTIAL] = NONE
+    for i in range(c[PREFILLS]):
+        q, chunk = engines.prefilling[r, i], engines.chunk[r, i]
+        requests.computed[q] += chunk
+        tallies[COMPUTED_PROMPT_TOKENS] += chunk
+        if requests.computed[q] < requests.prompt[q] + requests.generated[q]:
+            c[PARTIAL] = q
+            continue
+        requests.generated[q] += 1
+        tallies[GENERATED_TOKENS] += 1
+        if requests.generated[q] == 1:
+            requests.first_token_s[q] = now
+            run[SEEN_TOKENS] += requests.prompt[q]
+            shared.firsts[shared.totals[FIRSTS]] = q
+            shared.totals[FIRSTS] += 1
+        if requests.generated[q] == requests.output[q]:
+            _finish(requests, engines, shared, r, q, now)
+            continue
+        requests.finish_step[q] = c[STEPS] + requests.output[q] - requests.generated[q]
+        engines.phases[r, _phase(requests, q)] += 1
+        run[CONTEXT] += requests.computed[q] + 1
+        engines.decoding[r, c[DECODES]] = q
+        c[DECODES] += 1
+        c[NEXT_FINISH] = min(c[NEXT_FINISH], requests.finish_step[q])
+
+
+@njit(cache=True)
+def enqueue(requests, engines, shared, limits, q, r, now):
+    """A request reaches a replica; a run that could have taken it in ends with its present step."""
+    c, run = engines.counts[r], engines.run[r]
+    requests.replica[q] = r
+    if _blocks(requests.prompt[q] + requests.output[q] - 1) > c[ALL_BLOCKS]:
+        requests.state[q] = FAILED
+        return
+    if c[IN_QUEUE] + c[IN_BATCH] >= limits.max_sequences + limits.max_queued:
+        requests.state[q] = SHED
+        return
+    warmth = run[SEEN_TOKENS] / (run[SEEN_TOKENS] + limits.warm_tokens)
+    requests.cached[q] = int(requests.cached_share[q] * warmth * requests.prompt[q])
+    requests.state[q] = WAITING
+    engines.outstanding[requests.router[q], r] += 1
+    requests.following[q] = NONE
+    first = c[HEAD] == NONE
+    if first:
+        c[HEAD] = q
+    else:
+        requests.following[c[TAIL]] = q
+    c[TAIL] = q
+    c[IN_QUEUE] += 1
+    if run[RUN_END_S] == np.inf:
+        _begin_run(requests, engines, shared, limits, r, now)
+    elif first and c[RUN_STEPS] > 1 and c[IN_BATCH] < limits.max_sequences:
+        steps = _steps_until(engines, r, now)
+        if steps < c[RUN_STEPS]:
+            c[RUN_STEPS] = steps
+            run[RUN_END_S] = run[RUN_BEGIN_S] + _run_s(engines, r, steps)
+
+
+@njit(cache=True)
+def next_run_end(engines, slots):
+    """When, and at which replica."""
+    at, r = np.inf, NONE
+    for i in range(slots):
+        if engines.run[i, RUN_END_S] < at:
+            at, r = engines.run[i, RUN_END_S], i
+    return at, r
+
+
+@njit(cache=True)
+def end_run(requests, engines, shared, limits, r, now):
+    """The run of a replica is over, and the next one begins."""
+    _end_run(requests, engines, shared, r, now)
+    _begin_run(requests, engines, shared, limits, r, now)
+
+
+@njit(cache=True)
+def catch_up(engines, r, now):
+    """Account for the steps of the run under way that are over. Changes nothing about what is to come."""
+    c = engines.counts[r]
+    if engines.run[r, RUN_END_S] == np.inf or c[RUN_STEPS] == 1:
+        return
+    done = min(_steps_until(engines, r, now), c[RUN_STEPS]) - 1
+    if done > c[RUN_DONE]:
+        engines.tallies[r, GENERATED_TOKENS] += c[DECODES] * (done - c[RUN_DONE])
+        c[RUN_DONE] = done
+    _allocate(engines, r, done + 1)

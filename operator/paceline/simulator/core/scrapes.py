@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
 from paceline.simulator.core.traffic import Floats
 from paceline.simulator.core.world import World
 
@@ -161,16 +161,15 @@ class Scrapes:
                 kv_usage=float(world.counts[pod.slot, 2]) / max(float(world.counts[pod.slot, 3]), 1.0),
             )
             for pod in world.pods
-            if world.status[pod.slot] == kernel.READY
+            if world.status[pod.slot] == layout.READY
         )
-        held = self._held()
         self._kept.append(
             Scrape(
                 at_s=world.now_s,
                 counters={size: row.copy() for size, row in self._counters.items()},
                 gauges=gauges,
-                held=held,
-                preemptions=int(world.totals[0]),
+                held=world.held,
+                preemptions=world.preemptions,
             )
         )
         self._at.append(world.now_s)
@@ -203,29 +202,22 @@ class Scrapes:
             age_s=self.world.now_s - newer.at_s,
         )
 
-    def _held(self) -> int:
-        world = self.world
-        if world.held[0] == kernel.NONE:
-            return 0
-        arrived = int(world.clock[0])
-        return int((world.state[int(world.held[0]) : arrived] == kernel.HELD).sum())
-
     def _row(self, size: int) -> Floats:
         return self._counters.setdefault(size, np.zeros(WIDTH))
 
     def _count(self) -> None:
         world = self.world
-        arrived = int(world.clock[0])
+        arrived = world.arrived
         gate = self._row(0)
         prompts = world.prompt[self._arrived : arrived]
         gate[_AT["arrivals"]] += len(prompts)
         gate[_AT["arrived_prompt"]] += float(prompts.sum())
         gate[_PROMPT] += _counted(LENGTH_EDGES, prompts)
         self._arrived = arrived
-        firsts = world.firsts[self._first : int(world.firsts_count[0])]
-        self._first = int(world.firsts_count[0])
-        done = world.finished[self._finished : int(world.finished_count[0])]
-        self._finished = int(world.finished_count[0])
+        firsts = world.firsts[self._first :]
+        self._first = len(world.firsts)
+        done = world.finished[self._finished :]
+        self._finished = len(world.finished)
         if len(firsts):
             ttft = world.first_token_s[firsts] - world.traffic.arrival_s[firsts]
             sizes = world.size_of_slot[world.replica_of[firsts]]

@@ -2,70 +2,56 @@
 
 The shape that a policy asks for becomes pods as the fleet would do it: replicas of the asked size are added or
 drained; another size is brought up beside the first and the first leaves when it is ready, or, where there
-are no GPUs for both, one by one in place. Deterministic by seed.
+are no GPUs for both, one by one in place. Deterministic by seed, wherever a run stops in between.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from paceline.planner import Shape
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
+from paceline.simulator.core.events import advance
+from paceline.simulator.core.kernel import NEVER
+from paceline.simulator.core.layout import NONE, Engines, Limits, Requests, Shared
+from paceline.simulator.core.pods import GpuTrace, Pod, StartStages
 from paceline.simulator.core.traffic import Floats, Ints, Traffic
+from paceline_core.drain import QUIET_S
 from paceline_core.timing import StepTiming
 
 GPUS_PER_NODE = 8
 MOST_PODS = 160
 ROUTERS = 2
+UNLIMITED = 1 << 40
+
+Transition = Literal["Surge", "InPlace", "Recreate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldSettings:
     timing: Mapping[int, StepTiming]
     max_gpus: int
-    start_s: float
+    start_s: float | StartStages
+    """A number: every start takes that long, ±5 %."""
     max_sequences: int = 256
     max_batched_tokens: int = 8192
-    router: int = kernel.POWER_OF_TWO
+    router: int = layout.POWER_OF_TWO
     max_hold_s: float = 240.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Pod:
-    slot: int
-    size: int
-    node: int
-    created_s: float
-    ready_s: float
-    draining: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class GpuTrace:
-    """GPUs held, as steps."""
-
-    at_s: list[float] = field(default_factory=list)
-    gpus: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-
-    def add(self, at_s: float, gpus: int, size: int) -> None:
-        if self.at_s and self.at_s[-1] == at_s:
-            self.gpus[-1], self.sizes[-1] = gpus, size
-        elif not self.gpus or self.gpus[-1] != gpus or self.sizes[-1] != size:
-            self.at_s.append(at_s)
-            self.gpus.append(gpus)
-            self.sizes.append(size)
-
-    def gpu_seconds(self, *, until_s: float, from_s: float = 0.0) -> float:
-        total = 0.0
-        ends = [*self.at_s[1:], math.inf]
-        for at_s, end_s, gpus in zip(self.at_s, ends, self.gpus, strict=True):
-            total += gpus * max(min(end_s, until_s) - max(at_s, from_s), 0.0)
-        return total
+    max_queued: int = UNLIMITED
+    """Requests that may wait at one replica; one more is refused with 429, which is a miss."""
+    cached_share: float = 0.0
+    """Share of a prompt that a warm replica finds in its prefix cache, for all requests alike."""
+    warm_tokens: float = 500_000.0
+    """Prompt tokens after which a fresh replica finds half of that."""
+    transitions: tuple[Transition, ...] = ("Surge", "InPlace")
+    unrouting_s: float = 2.0
+    stop_s: float = QUIET_S + 5.0
+    """From the last stream of a leaving pod until its GPUs are free."""
 
 
 class World:
@@ -73,43 +59,25 @@ class World:
         self.traffic = traffic
         self.settings = settings
         self.now_s = 0.0
-        n = len(traffic)
-        self._arrival_s: Floats = np.ascontiguousarray(traffic.arrival_s, dtype=np.float64)
-        self.prompt: Ints = np.maximum(traffic.prompt_tokens, 1).astype(np.int64)
-        self.output: Ints = np.maximum(traffic.output_tokens, 1).astype(np.int64)
-        self.generated = np.zeros(n, dtype=np.int64)
-        self._computed = np.zeros(n, dtype=np.int64)
-        self._held_blocks = np.zeros(n, dtype=np.int64)
-        self.state = np.zeros(n, dtype=np.int8)
-        self._following = np.full(n, kernel.NONE, dtype=np.int64)
-        self.first_token_s = np.full(n, np.nan)
-        self.done_s = np.full(n, np.nan)
-        self._router_of = np.zeros(n, dtype=np.int64)
-        self.replica_of = np.full(n, kernel.NONE, dtype=np.int64)
-        self._head = np.full(MOST_PODS, kernel.NONE, dtype=np.int64)
-        self._tail = np.full(MOST_PODS, kernel.NONE, dtype=np.int64)
-        self.held = np.full(2, kernel.NONE, dtype=np.int64)
-        self.status = np.zeros(MOST_PODS, dtype=np.int8)
-        self._step_end_s = np.full(MOST_PODS, np.inf)
-        self._running = np.zeros((MOST_PODS, settings.max_sequences), dtype=np.int64)
-        self._chunk = np.zeros((MOST_PODS, settings.max_sequences), dtype=np.int64)
-        self.counts = np.zeros((MOST_PODS, 4), dtype=np.int64)
-        self.outstanding = np.zeros((ROUTERS, MOST_PODS), dtype=np.int64)
+        self._requests = _requests(traffic, settings)
+        self._engines = _engines(settings)
+        self._shared = Shared(
+            totals=np.zeros(layout.TOTALS, dtype=np.int64),
+            random=np.array([(seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64], dtype=np.uint64),
+            firsts=np.zeros(len(traffic), dtype=np.int64),
+            finished=np.zeros(len(traffic), dtype=np.int64),
+        )
+        self._shared.totals[layout.HELD_FIRST] = self._shared.totals[layout.HELD_LAST] = NONE
+        self._limits = Limits(
+            max_sequences=settings.max_sequences,
+            max_batched_tokens=settings.max_batched_tokens,
+            max_queued=settings.max_queued,
+            router=settings.router,
+            max_hold_s=float(settings.max_hold_s),
+            warm_tokens=float(settings.warm_tokens),
+        )
         self.size_of_slot = np.zeros(MOST_PODS, dtype=np.int64)
-        self._timing = np.zeros((MOST_PODS, 4))
-        most_knots = max(len(one.knot_tokens) for one in settings.timing.values())
-        self._knot_tokens = np.zeros((MOST_PODS, most_knots))
-        self._knot_s = np.zeros((MOST_PODS, most_knots))
-        self._knots = np.zeros(MOST_PODS, dtype=np.int64)
-        self.firsts = np.zeros(n, dtype=np.int64)
-        self.firsts_count = np.zeros(1, dtype=np.int64)
-        self.finished = np.zeros(n, dtype=np.int64)
-        self.finished_count = np.zeros(1, dtype=np.int64)
-        self._seed_state = np.array([(seed * 2 + 1) * 0x9E3779B97F4A7C15 % 2**64], dtype=np.uint64)
-        self._turn = np.zeros(1, dtype=np.int64)
-        self.totals = np.zeros(1, dtype=np.int64)
-        self.computed_tokens = np.zeros(1, dtype=np.int64)
-        self.clock = np.zeros(1, dtype=np.int64)
+        self._slots = 0
         self._random = np.random.default_rng(seed)
         self.nodes = [GPUS_PER_NODE] * (settings.max_gpus // GPUS_PER_NODE)
         if settings.max_gpus % GPUS_PER_NODE:
@@ -119,9 +87,95 @@ class World:
         self.gpu_trace = GpuTrace()
         self.asked = first
         self.start_times: dict[int, list[float]] = {}
+        self._images: set[int] = set()
+        self._compiled: set[tuple[int, int]] = set()
         for _ in range(first.replicas):
-            self._start(first.tensor_parallel_size, start_s=0.0)
+            self._start(first.tensor_parallel_size, at_once=True)
         self._settle()
+
+    # -- What there is to see --------------------------------------------------------------------------------
+
+    @property
+    def prompt(self) -> Ints:
+        return self._requests.prompt
+
+    @property
+    def output(self) -> Ints:
+        return self._requests.output
+
+    @property
+    def generated(self) -> Ints:
+        """Tokens of each request; exact for what does not decode at this moment."""
+        return self._requests.generated
+
+    @property
+    def state(self) -> layout.Bytes:
+        return self._requests.state
+
+    @property
+    def first_token_s(self) -> Floats:
+        return self._requests.first_token_s
+
+    @property
+    def done_s(self) -> Floats:
+        return self._requests.done_s
+
+    @property
+    def replica_of(self) -> Ints:
+        return self._requests.replica
+
+    @property
+    def status(self) -> layout.Bytes:
+        return self._engines.status
+
+    @property
+    def counts(self) -> Ints:
+        """A row a slot: requests in the batch, in the queue, blocks used, blocks in all, and more (`layout`)."""
+        return self._engines.counts
+
+    @property
+    def tallies(self) -> Floats:
+        """A row a slot: tokens generated, prompt tokens computed and found in the cache, preemptions."""
+        return self._engines.tallies
+
+    @property
+    def firsts(self) -> Ints:
+        """Requests in the order of their first tokens."""
+        return self._shared.firsts[: self._shared.totals[layout.FIRSTS]]
+
+    @property
+    def finished(self) -> Ints:
+        return self._shared.finished[: self._shared.totals[layout.FINISHED]]
+
+    @property
+    def arrived(self) -> int:
+        return int(self._shared.totals[layout.NEXT_ARRIVAL])
+
+    @property
+    def preemptions(self) -> int:
+        return int(self._shared.totals[layout.ALL_PREEMPTIONS])
+
+    @property
+    def held(self) -> int:
+        """Requests at the gate that no replica can take."""
+        first = int(self._shared.totals[layout.HELD_FIRST])
+        return 0 if first == NONE else int((self.state[first : self.arrived] == layout.HELD).sum())
+
+    @property
+    def gpus(self) -> int:
+        return sum(pod.size for pod in self.pods)
+
+    @property
+    def idle(self) -> bool:
+        done = self.arrived >= len(self.traffic) and self._shared.totals[layout.HELD_FIRST] == NONE
+        return bool(done and not self.counts[:, :2].any())
+
+    def serving(self, size: int) -> list[Pod]:
+        return [
+            pod
+            for pod in self.pods
+            if pod.size == size and not pod.draining and self.status[pod.slot] == layout.READY
+        ]
 
     # -- What the fleet does ---------------------------------------------------------------------------------
 
@@ -130,12 +184,15 @@ class World:
         self._reconcile()
 
     def advance(self, until_s: float) -> None:
-        """To `until_s`, stopping wherever a pod becomes ready or has drained."""
+        """To `until_s`, stopping wherever a pod becomes ready, is forgotten by the routers or has drained."""
         while self.now_s < until_s:
-            soonest = min((pod.ready_s for pod in self.pods if pod.ready_s > self.now_s), default=math.inf)
-            stop_s = min(until_s, soonest)
-            if any(pod.draining for pod in self.pods):
-                stop_s = min(stop_s, self.now_s + 1.0)
+            stop_s = until_s
+            for pod in self.pods:
+                for at_s in (pod.ready_s, pod.unrouted_s, pod.gone_s):
+                    if at_s > self.now_s:
+                        stop_s = min(stop_s, at_s)
+                if self.status[pod.slot] == layout.DRAINING and pod.gone_s == math.inf:
+                    stop_s = min(stop_s, self.now_s + 1.0)
             self._run(stop_s)
             self.now_s = stop_s
             self._settle()
@@ -144,49 +201,30 @@ class World:
     def crash(self, pod: Pod) -> None:
         """The pod is gone, and so is what it held."""
         lost = (self.replica_of == pod.slot) & (
-            (self.state == kernel.WAITING) | (self.state == kernel.RUNNING)
+            (self.state == layout.WAITING) | (self.state == layout.RUNNING)
         )
-        self.state[lost] = kernel.FAILED
-        self.outstanding[:, pod.slot] = 0
+        self.state[lost] = layout.FAILED
         self._remove(pod)
         self._reconcile()
 
-    @property
-    def gpus(self) -> int:
-        return sum(pod.size for pod in self.pods)
-
-    @property
-    def idle(self) -> bool:
-        done = self.clock[0] >= len(self._arrival_s) and self.held[0] == kernel.NONE
-        return bool(done and not self.counts[:, :2].any())
-
-    def serving(self, size: int) -> list[Pod]:
-        return [
-            pod
-            for pod in self.pods
-            if pod.size == size and not pod.draining and self.status[pod.slot] == kernel.READY
-        ]
-
     def _run(self, until_s: float) -> None:
-        kernel.advance(
-            until_s, self.clock, self._arrival_s, self.prompt, self.output, self.generated, self._computed,
-            self._held_blocks, self.state, self._following, self.first_token_s, self.done_s, self._router_of,
-            self.replica_of, self._head, self._tail, self.held, self.status, self._step_end_s, self._running,
-            self._chunk, self.counts, self.outstanding, self._timing, self._knot_tokens, self._knot_s,
-            self._knots, self.firsts, self.firsts_count, self.finished, self.finished_count,
-            self._seed_state, self._turn, self.totals,
-            self.computed_tokens, self.settings.router, self.settings.max_sequences,
-            self.settings.max_batched_tokens, self.settings.max_hold_s,
-        )  # fmt: skip
+        advance(self._requests, self._engines, self._shared, self._limits, self._slots, until_s)
 
     def _settle(self) -> None:
         for pod in list(self.pods):
-            starting = self.status[pod.slot] == kernel.STARTING
-            if starting and pod.ready_s <= self.now_s:
-                self.status[pod.slot] = kernel.READY
+            slot = pod.slot
+            if self.status[slot] == layout.STARTING and pod.ready_s <= self.now_s:
+                self.status[slot] = layout.READY
                 if pod.ready_s > pod.created_s:
                     self.start_times.setdefault(pod.size, []).append(pod.ready_s - pod.created_s)
-            if pod.draining and not self.counts[pod.slot, :2].any():
+            if not pod.draining:
+                continue
+            if pod.unrouted_s <= self.now_s:
+                self.status[slot] = layout.DRAINING
+                if pod.gone_s == math.inf and not self.counts[slot, :2].any():
+                    emptied_s = max(float(self._engines.run[slot, layout.RUN_BEGIN_S]), pod.unrouted_s)
+                    pod.gone_s = emptied_s + self.settings.stop_s
+            if pod.gone_s <= self.now_s:
                 self._remove(pod)
         self.gpu_trace.add(self.now_s, self.gpus, self.asked.tensor_parallel_size)
         self._run(self.now_s)
@@ -196,60 +234,145 @@ class World:
         mine = [pod for pod in self.pods if pod.size == size and not pod.draining]
         others = [pod for pod in self.pods if pod.size != size and not pod.draining]
         if len(mine) > wanted:
-            order = sorted(mine, key=lambda pod: (self.status[pod.slot] == kernel.READY, -pod.created_s))
+            order = sorted(
+                mine, key=lambda pod: (self.status[pod.slot] == layout.READY, -pod.created_s, -pod.slot)
+            )
             for pod in order[: len(mine) - wanted]:
                 self._drain(pod)
+        ways = self.settings.transitions
+        if others and ways[0] == "Recreate":
+            for pod in others:
+                self._drain(pod)
+            others = []
         missing = wanted - len(mine)
-        while missing > 0 and self._start(size, start_s=self.settings.start_s):
+        while missing > 0 and self._start(size):
             missing -= 1
-        if others:
-            if len(self.serving(size)) >= wanted:
-                for pod in others:
-                    self._drain(pod)
-            elif missing > 0 and not any(pod.draining for pod in self.pods):
-                starting = any(self.status[pod.slot] == kernel.STARTING for pod in mine)
-                if not starting and (len(others) > 1 or self.serving(size) or len(self.pods) == 1):
-                    self._drain(others[0])
+        if others and len(self.serving(size)) >= wanted:
+            for pod in others:
+                self._drain(pod)
+        elif others and missing > 0 and "InPlace" in ways:
+            self._make_room(size, mine, others)
         self.gpu_trace.add(self.now_s, self.gpus, size)
 
+    def _make_room(self, size: int, mine: list[Pod], others: list[Pod]) -> None:
+        """In place: one of the old leaves, on the node that then is nearest to room for one of the new."""
+        if any(pod.draining for pod in self.pods):
+            return
+        if any(self.status[pod.slot] == layout.STARTING for pod in mine):
+            return
+        if len(others) > 1 or self.serving(size) or len(self.pods) == 1:
+            self._drain(max(others, key=lambda pod: (self.free_gpus[pod.node], pod.size, -pod.slot)))
+
     def _drain(self, pod: Pod) -> None:
-        if self.status[pod.slot] == kernel.STARTING or not self.counts[pod.slot, :2].any():
+        if self.status[pod.slot] == layout.STARTING:
             self._remove(pod)
             return
+        remaining = len([one for one in self.pods if one.size == pod.size and not one.draining]) - 1
+        for one in self.pods:
+            # The prefixes that only the leaving replica held have to be computed again elsewhere.
+            if one.size == pod.size and one is not pod:
+                self._engines.run[one.slot, layout.SEEN_TOKENS] *= remaining / (remaining + 1)
         pod.draining = True
-        self.status[pod.slot] = kernel.DRAINING
+        pod.unrouted_s = self.now_s + self.settings.unrouting_s
 
     def _remove(self, pod: Pod) -> None:
-        self.status[pod.slot] = kernel.ABSENT
-        self._step_end_s[pod.slot] = np.inf
-        self.counts[pod.slot] = 0
-        self._head[pod.slot] = self._tail[pod.slot] = kernel.NONE
-        self.outstanding[:, pod.slot] = 0
+        self._clear(pod.slot)
+        self.status[pod.slot] = layout.ABSENT
         self.free_gpus[pod.node] += pod.size
         self.pods.remove(pod)
 
-    def _start(self, size: int, *, start_s: float) -> bool:
+    def _clear(self, slot: int) -> None:
+        engines = self._engines
+        engines.counts[slot] = 0
+        for column in (layout.PARTIAL, layout.HEAD, layout.TAIL):
+            engines.counts[slot, column] = NONE
+        engines.counts[slot, layout.NEXT_FINISH] = NEVER
+        engines.run[slot] = 0.0
+        engines.run[slot, layout.RUN_END_S] = np.inf
+        engines.tallies[slot] = 0.0
+        engines.phases[slot] = 0
+        engines.outstanding[:, slot] = 0
+
+    def _start(self, size: int, *, at_once: bool = False) -> bool:
         """On the fullest node that has room; False when none has."""
         rooms = [(free, node) for node, free in enumerate(self.free_gpus) if free >= size]
-        slots = np.flatnonzero(self.status == kernel.ABSENT)
+        slots = np.flatnonzero(self.status == layout.ABSENT)
         if not rooms or not len(slots):
             return False
         _, node = min(rooms)
         slot = int(slots[0])
+        self._slots = max(self._slots, slot + 1)
         self.free_gpus[node] -= size
-        took_s = start_s * float(self._random.uniform(0.95, 1.05))
+        took_s = 0.0 if at_once else self._start_s(node, size)
         self.pods.append(
             Pod(slot=slot, size=size, node=node, created_s=self.now_s, ready_s=self.now_s + took_s)
         )
-        self.status[slot] = kernel.STARTING
-        timing = self.settings.timing[size]
-        self.counts[slot] = (0, 0, 0, timing.kv_cache_tokens // kernel.BLOCK_TOKENS)
-        self._timing[slot] = (
+        self._images.add(node)
+        self._compiled.add((node, size))
+        self._clear(slot)
+        self.status[slot] = layout.STARTING
+        self.size_of_slot[slot] = size
+        self._set_timing(slot, self.settings.timing[size])
+        if at_once:
+            self._engines.run[slot, layout.SEEN_TOKENS] = 20 * self.settings.warm_tokens
+        return True
+
+    def _start_s(self, node: int, size: int) -> float:
+        start = self.settings.start_s
+        if isinstance(start, StartStages):
+            start = start.took_s(
+                image_there=node in self._images, compiled_there=(node, size) in self._compiled
+            )
+        return start * float(self._random.uniform(0.95, 1.05))
+
+    def _set_timing(self, slot: int, timing: StepTiming) -> None:
+        engines = self._engines
+        engines.counts[slot, layout.ALL_BLOCKS] = timing.kv_cache_tokens // layout.BLOCK_TOKENS
+        engines.timing[slot] = (
             timing.prefill_attention_s, timing.decode_attention_s, timing.scale, timing.overhead_s
         )  # fmt: skip
         knots = len(timing.knot_tokens)
-        self._knots[slot] = knots
-        self.size_of_slot[slot] = size
-        self._knot_tokens[slot, :knots] = timing.knot_tokens
-        self._knot_s[slot, :knots] = timing.knot_s
-        return True
+        engines.knots[slot] = knots
+        engines.knot_tokens[slot, :knots] = timing.knot_tokens
+        engines.knot_s[slot, :knots] = timing.knot_s
+
+
+def _requests(traffic: Traffic, settings: WorldSettings) -> Requests:
+    n = len(traffic)
+    return Requests(
+        arrival_s=np.ascontiguousarray(traffic.arrival_s, dtype=np.float64),
+        prompt=np.maximum(traffic.prompt_tokens, 1).astype(np.int64),
+        output=np.maximum(traffic.output_tokens, 1).astype(np.int64),
+        cached_share=np.full(n, settings.cached_share),
+        cached=np.zeros(n, dtype=np.int64),
+        generated=np.zeros(n, dtype=np.int64),
+        computed=np.zeros(n, dtype=np.int64),
+        finish_step=np.zeros(n, dtype=np.int64),
+        state=np.zeros(n, dtype=np.int8),
+        following=np.full(n, NONE, dtype=np.int64),
+        first_token_s=np.full(n, np.nan),
+        done_s=np.full(n, np.nan),
+        router=np.zeros(n, dtype=np.int64),
+        replica=np.full(n, NONE, dtype=np.int64),
+    )
+
+
+def _engines(settings: WorldSettings) -> Engines:
+    knots = max(len(one.knot_tokens) for one in settings.timing.values())
+    run = np.zeros((MOST_PODS, layout.RUNS))
+    run[:, layout.RUN_END_S] = np.inf
+    return Engines(
+        status=np.zeros(MOST_PODS, dtype=np.int8),
+        counts=np.zeros((MOST_PODS, layout.COUNTS), dtype=np.int64),
+        run=run,
+        tallies=np.zeros((MOST_PODS, layout.TALLIES)),
+        decoding=np.zeros((MOST_PODS, settings.max_sequences), dtype=np.int64),
+        prefilling=np.zeros((MOST_PODS, settings.max_sequences), dtype=np.int64),
+        chunk=np.zeros((MOST_PODS, settings.max_sequences), dtype=np.int64),
+        phases=np.zeros((MOST_PODS, layout.BLOCK_TOKENS), dtype=np.int64),
+        outstanding=np.zeros((ROUTERS, MOST_PODS), dtype=np.int64),
+        timing=np.zeros((MOST_PODS, 4)),
+        knot_tokens=np.zeros((MOST_PODS, knots)),
+        knot_s=np.zeros((MOST_PODS, knots)),
+        knots=np.zeros(MOST_PODS, dtype=np.int64),
+    )

@@ -22,7 +22,7 @@ from paceline.planner import (
     Traffic,
 )
 from paceline.planner.observation import Trust
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
 from paceline.simulator.core.scrapes import LENGTH_EDGES, Increase, Scrapes
 from paceline.simulator.core.world import World
 from paceline.simulator.policies.sight import ReplicaSample
@@ -67,7 +67,7 @@ class ScrapedSight:
         return [
             ReplicaSample(running=one.running, waiting=one.waiting, kv_usage=one.kv_usage)
             for one in last.gauges
-            if self.world.status[one.slot] == kernel.READY
+            if self.world.status[one.slot] == layout.READY
         ]
 
     def requests_per_s(self, window_s: float) -> float | None:
@@ -207,7 +207,7 @@ def _group(world: World, scrapes: Scrapes, size: int) -> Group:
         tensor_parallel_size=size,
         ready=len(world.serving(size)),
         starting_age_s=tuple(
-            sorted(world.now_s - pod.created_s for pod in pods if world.status[pod.slot] == kernel.STARTING)
+            sorted(world.now_s - pod.created_s for pod in pods if world.status[pod.slot] == layout.STARTING)
         ),
         draining=sum(pod.draining for pod in pods),
         running=summed(sum(one.running for one in gauges)),
