@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paceline.planner import Shape
 from paceline.simulator.benchmark.suite import Cell, ServiceSpec, Suite, TrafficSpec, Training
-from paceline.simulator.core import kernel
+from paceline.simulator.core import layout
 from paceline.simulator.core.generators import GENERATORS, Pairs, conversation, generate
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.traffic_files import read_rate, read_requests
@@ -18,9 +18,9 @@ from paceline.simulator.written_values import parse_duration_s, parse_scenario, 
 from paceline_core.timing import StepTiming
 
 _ROUTERS = {
-    "power-of-two": kernel.POWER_OF_TWO,
-    "shortest-queue": kernel.SHORTEST_QUEUE,
-    "round-robin": kernel.ROUND_ROBIN,
+    "power-of-two": layout.POWER_OF_TWO,
+    "shortest-queue": layout.SHORTEST_QUEUE,
+    "round-robin": layout.ROUND_ROBIN,
 }
 
 
@@ -123,7 +123,7 @@ def _setting(
     start_time: str,
     faults: Faults = NO_FAULTS,
     goal_changes: tuple[GoalChange, ...] = (),
-    router: int = kernel.POWER_OF_TWO,
+    router: int = layout.POWER_OF_TWO,
 ) -> Setting:
     return Setting(
         timing=service.timing,
