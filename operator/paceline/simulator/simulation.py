@@ -56,7 +56,8 @@ class Setting:
     """How the engines are in truth."""
     goal: Goal
     max_gpus: int
-    start_s: float | StartStages
+    start_s: float
+    """From the creation of a pod to its first request."""
     scrape_s: float = 5.0
     router: int = layout.POWER_OF_TWO
     max_queued: int = UNLIMITED
@@ -64,6 +65,8 @@ class Setting:
     cached_share: float = 0.0
     """Share of a prompt that a warm replica finds in its prefix cache."""
     transitions: tuple[Transition, ...] = ("Surge", "InPlace")
+    stages: StartStages | None = None
+    """Starts by stage, instead of `start_s`, which is then what the optimum reckons with."""
     faults: Faults = Faults()
     goal_changes: tuple[GoalChange, ...] = ()
 
@@ -120,7 +123,7 @@ def simulate(
         WorldSettings(
             timing=setting.timing,
             max_gpus=setting.max_gpus,
-            start_s=setting.start_s,
+            start_s=setting.stages or setting.start_s,
             max_sequences=setting.goal.max_sequences,
             max_batched_tokens=setting.goal.max_batched_tokens,
             router=setting.router,
