@@ -226,7 +226,10 @@ class DecisionLoop:
             )
         memory.last = choice
         await self._store.keep(
-            key, observed.meta, record=record, state=self._to_keep(key, memory, self._metrics.of(key))
+            key,
+            observed.meta,
+            record=record,
+            state=lambda: self._to_keep(key, memory, self._metrics.of(key)),
         )
         return decision
 

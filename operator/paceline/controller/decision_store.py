@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,17 +65,18 @@ class DecisionStore:
         meta: ServiceMeta,
         *,
         record: Mapping[str, Any] | None,
-        state: Mapping[str, Any],
+        state: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """`record` is a decision that is another one than the last; None: only the state may have moved."""
+        """`record` is a decision that is another one than the last; None: only the state may have moved. It
+        is asked for when it is written, not at every look."""
         kept, _ = self.of(key, meta)
         if record is not None:
             kept.records = [record, *kept.records][:KEPT]
         now_s = time.monotonic()
-        if record is None and (now_s - kept.written_s < REFRESH_S or kept.state == state):
+        if record is None and now_s - kept.written_s < REFRESH_S:
             return
-        kept.state, kept.written_s = state, now_s
-        await self._write(key, decisions_config(meta, decisions=kept.records, state=state), meta)
+        kept.state, kept.written_s = state(), now_s
+        await self._write(key, decisions_config(meta, decisions=kept.records, state=kept.state), meta)
 
     async def _write(self, key: ServiceKey, manifest: dict[str, Any], meta: ServiceMeta) -> None:
         live = self._cache.children(key).get(("ConfigMap", manifest["metadata"]["name"]))
