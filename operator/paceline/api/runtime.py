@@ -168,8 +168,8 @@ TimingName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]
 class EmulatedGpu(ApiModel):
     """Names one of the timing tables that ship with Paceline."""
 
-    gpu: TimingName = Field(description="The GPU: h100 or h200.")
-    model: TimingName = Field(description="The model: llama-3.1-8b or llama-3.1-70b.")
+    gpu: TimingName = Field(description="The GPU, such as h200.")
+    model: TimingName = Field(description="The model, such as llama-3.1-70b.")
     format: Literal["bf16", "fp8", "mxfp4"] = Field(description="The format of its weights.")
 
 

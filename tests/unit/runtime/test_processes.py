@@ -176,6 +176,20 @@ def suppress(call: object) -> None:
         pass  # the server was killed
 
 
+def test_an_emulated_engine_imports_nothing_heavy() -> None:
+    """Forty of them run on two cores."""
+    heavy = ("aiohttp", "fastapi", "pydantic", "numpy", "vllm", "huggingface_hub")
+    code = (
+        "import sys, paceline_runtime.launch.serve_command, paceline_runtime.emulator.process\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(RUNTIME)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environ
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_pre_stop_hook_imports_nothing_heavy() -> None:
     """It has to post before anything else happens in a pod whose node is busy."""
     heavy = (
