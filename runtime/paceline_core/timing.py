@@ -19,7 +19,7 @@ from typing import Final, Literal
 HOST_OVERHEAD_S: Final = 0.0015
 """δ where a table does not bring its own: shipped tables do, estimates do not."""
 
-FRONT_S: Final = 0.010
+FRONT_S: Final = 0.012
 """What a request spends outside of the engine's steps before its first token: HTTP, tokenizer, the way to the engine
 and back. Fitted on the same closed-loop rows as the shipped tables, with a scheduler that works one step ahead."""
 

@@ -20,6 +20,9 @@ _Floats = npt.NDArray[np.float64]
 
 DECODING_TOKENS: Final = 256
 """Up to here a step's tokens count as decoding sequences, beyond it as a prefill: their attention differs."""
+LINEAR_TOKENS: Final = 1024
+"""From here on every kernel is busy: f is close to a line, which gives the last knot."""
+LAST_TOKENS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class Calibration:
 
     decode_attention: float
     """Sequences of a real batch differ in length, those of a measured operation do not."""
+    long_all_reduce: float
+    """Of a prefill: served models wait less for it than a lone all-reduce takes."""
     sequence_s: float
     """The engine's own work for each sequence of a step: scheduling, sampling, the text."""
     overhead_s: Mapping[int, float]
@@ -35,10 +40,16 @@ class Calibration:
 
 
 UNCALIBRATED: Final = Calibration(
-    decode_attention=1.0, sequence_s=0.0, overhead_s=dict.fromkeys((1, 2, 4, 8), HOST_OVERHEAD_S)
+    decode_attention=1.0,
+    long_all_reduce=1.0,
+    sequence_s=0.0,
+    overhead_s=dict.fromkeys((1, 2, 4, 8), HOST_OVERHEAD_S),
 )
 CALIBRATED: Final = Calibration(
-    decode_attention=1.13, sequence_s=SEQUENCE_S, overhead_s={1: 0.5e-3, 2: 0.7e-3, 4: 1.1e-3, 8: 1.4e-3}
+    decode_attention=1.13,
+    long_all_reduce=0.87,
+    sequence_s=SEQUENCE_S,
+    overhead_s={1: 0.5e-3, 2: 0.7e-3, 4: 1.1e-3, 8: 1.4e-3},
 )
 
 
@@ -46,7 +57,10 @@ def fit_step_timing(
     samples: Mapping[str, Any], *, kv_cache_tokens: int, calibration: Calibration
 ) -> StepTiming:
     """One (model, format, GPU, TP). Errors are weighed by the whole step: 1 % of a step counts the same in all."""
-    tokens, rest, logits = _columns(samples["tokens"])
+    tokens, rest, all_reduce, logits = _columns(samples["tokens"])
+    rest += all_reduce * np.interp(
+        tokens, (DECODING_TOKENS, LINEAR_TOKENS), (1.0, calibration.long_all_reduce)
+    )
 
     decodes, contexts, decode_ms = _columns(samples["decode_attention"])
     fits = decodes * contexts <= kv_cache_tokens
@@ -68,7 +82,13 @@ def fit_step_timing(
         tokens <= DECODING_TOKENS, at_all + per_sequence * tokens, prefill_at_all + per_token * tokens
     )
     sequences = np.interp(tokens, *SEQUENCES_OF_TOKENS)
-    f_ms = _ascending(rest + logits + attention + 1000 * calibration.sequence_s * sequences)
+    f_ms = rest + logits + attention + 1000 * calibration.sequence_s * sequences
+    long = tokens >= LINEAR_TOKENS
+    at_all, per_token = _least_squares(
+        [np.ones_like(tokens[long]), tokens[long]], f_ms[long], weights=1 / f_ms[long]
+    )
+    tokens = np.append(tokens, LAST_TOKENS)
+    f_ms = _ascending(np.append(f_ms, at_all + per_token * LAST_TOKENS))
     return StepTiming(
         knot_tokens=tuple(int(n) for n in tokens),
         knot_s=tuple(_rounded(ms / 1000) for ms in f_ms),
@@ -79,9 +99,8 @@ def fit_step_timing(
     )
 
 
-def _columns(rows: Sequence[Sequence[float]]) -> tuple[_Floats, _Floats, _Floats]:
-    first, second, third = (np.array(column, float) for column in zip(*rows, strict=True))
-    return first, second, third
+def _columns(rows: Sequence[Sequence[float]]) -> tuple[_Floats, ...]:
+    return tuple(np.array(column, float) for column in zip(*rows, strict=True))
 
 
 def _least_squares(terms: Sequence[_Floats], times: _Floats, *, weights: _Floats) -> list[float]:

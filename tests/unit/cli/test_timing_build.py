@@ -17,7 +17,7 @@ def made(tp: int = 1) -> dict[str, object]:
     """Operations whose law is known: f = 5 ms + 10 µs a token, a_d = 40 ns, a_p = 1 ns."""
     return {
         "tp": tp,
-        "tokens": [[n, 4.0 + 0.010 * n, 0.5] for n in TOKENS],
+        "tokens": [[n, 4.0 + 0.010 * n, 0.0, 0.5] for n in TOKENS],
         "decode_attention": [[b, c, 0.5 + 40e-6 * b * c] for b in SEQUENCES for c in CONTEXTS],
         "prefill_attention": [[n, p, 0.5 + 1e-6 * n * (p + n / 2)] for n in CHUNKS for p in PRIORS],
     }
@@ -38,7 +38,7 @@ def test_the_fit_finds_the_law_that_made_the_samples() -> None:
 
 def test_noise_never_makes_a_larger_step_faster() -> None:
     samples = made()
-    samples["tokens"] = [[n, 4.0 + 0.010 * n + (3.0 if n == 192 else 0.0), 0.5] for n in TOKENS]
+    samples["tokens"] = [[n, 4.0 + 0.010 * n + (3.0 if n == 192 else 0.0), 0.0, 0.5] for n in TOKENS]
     step = fit_step_timing(samples, kv_cache_tokens=1_000_000, calibration=UNCALIBRATED)
     assert list(step.knot_s) == sorted(step.knot_s)
     spiked, after = (step.knot_s[TOKENS.index(n)] for n in (192, 256))

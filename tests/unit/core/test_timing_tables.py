@@ -28,10 +28,10 @@ def test_the_tables_for_h200_agree_with_figures_computed_apart(
     model: str, format: str, tp: int, one_ms: float, many_ms: float | None, prefill_ms: float
 ) -> None:
     """Steps before δ; the 128 sequences have 1,024 tokens each. Those figures were computed with an FP8 KV cache and
-    uncalibrated: ours is 16 bit, as vLLM's default, and counts the engine's work for each sequence."""
+    uncalibrated: ours is 16 bit, as vLLM's default, counts the engine's work for each sequence, and less all-reduce."""
     step = load_table(model, format, "h200").by_tensor_parallel_size[tp].corrected(scale=1, overhead_s=0)
     assert 1e3 * step.step_s(decodes=1, decode_context_tokens=1024) == pytest.approx(one_ms, rel=0.03)
-    assert 1e3 * step.step_s(prefills=[(2048, 0)]) == pytest.approx(prefill_ms, rel=0.03)
+    assert 1e3 * step.step_s(prefills=[(2048, 0)]) == pytest.approx(prefill_ms, rel=0.08)
     if many_ms is not None:
         many = 1e3 * step.step_s(decodes=128, decode_context_tokens=128 * 1024)
         assert many_ms <= many <= 1.1 * many_ms + 128 * 0.021 + 1
