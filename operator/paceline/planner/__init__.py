@@ -1,5 +1,13 @@
 """Decides the shape of a service: observation in, decision out. Pure: no clock, no I/O, no Kubernetes."""
 
+from paceline.planner.codec import (
+    decision_from_json,
+    decision_to_json,
+    observation_from_json,
+    observation_to_json,
+    state_from_json,
+    state_to_json,
+)
 from paceline.planner.decision import Candidate, Decision, Limit, Prediction, Reason
 from paceline.planner.observation import (
     MISSING,
@@ -40,4 +48,10 @@ __all__ = [
     "StartTime",
     "Traffic",
     "Trust",
+    "decision_from_json",
+    "decision_to_json",
+    "observation_from_json",
+    "observation_to_json",
+    "state_from_json",
+    "state_to_json",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from paceline.planner.observation import Group
+from paceline.planner.observation import Group, Quantiles
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.state import Calibration
 
@@ -43,11 +43,14 @@ def updated(
 ) -> tuple[Calibration, ...]:
     """`model` is the one that `known` corrects already."""
     size = group.tensor_parallel_size
-    measured = measured_token_s(group)
+    by_token, by_request = _mean(group.inter_token_latency), _mean(group.time_per_output_token)
+    measured = by_request if by_token is None else by_token
     running = group.running.fresh
     if measured is None or running is None or group.ready == 0 or running / group.ready < _LEAST_RUNNING:
         return known
-    predicted, gain = model.token_s(batch=running / group.ready, rate=rate_per_replica)
+    predicted, gain = model.gap_s(
+        batch=running / group.ready, rate=rate_per_replica, by_request=by_token is None
+    )
     if not (math.isfinite(predicted) and predicted > 0):
         return known
     old = next((one for one in known if one.tensor_parallel_size == size), None) or Calibration(
@@ -61,13 +64,9 @@ def updated(
     return (*(one for one in known if one.tensor_parallel_size != size), new)
 
 
-def measured_token_s(group: Group) -> float | None:
-    """Mean time between tokens: by token where the engine says so, else by request."""
-    for figure in (group.inter_token_latency.mean_s, group.time_per_output_token.mean_s):
-        value = figure.fresh
-        if value is not None and math.isfinite(value) and value > 0:
-            return value
-    return None
+def _mean(latency: Quantiles) -> float | None:
+    value = latency.mean_s.fresh
+    return value if value is not None and math.isfinite(value) and value > 0 else None
 
 
 def _filtered(old: Calibration, *, surprise: float, gain: float, passed_s: float) -> Calibration:

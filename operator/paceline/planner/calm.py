@@ -15,7 +15,6 @@ from paceline.planner.settings import PlannerSettings
 from paceline.planner.state import PlannerState, Recommendation
 
 _WIDER_MOST: Final = 4
-_LOOKS_MOST: Final = 500
 _STEP_LEAST: Final = 0.5
 """Share of the replicas that stay in one step down, however little is needed."""
 
@@ -48,16 +47,17 @@ def lowered_to(observation: Observation, state: PlannerState, *, proven: int, ba
     current = observation.current
     assert current is not None
     window_s = band.window_s(observation.goal.scale_down_stabilization_s)
-    seen = [
-        one
-        for one in state.recommendations
-        if one.shape.tensor_parallel_size == current.tensor_parallel_size and one.at_s <= observation.now_s
-    ]
-    if window_s > 0 and (not seen or observation.now_s - seen[0].at_s < window_s):
+    since = state.looks_since_s
+    if window_s > 0 and (since is None or observation.now_s - since < window_s):
         return current.replicas
-    within = [one.shape.replicas for one in seen if observation.now_s - one.at_s <= window_s]
+    within = [
+        one.shape.replicas
+        for one in state.recommendations
+        if 0 <= observation.now_s - one.at_s <= window_s
+        and one.shape.tensor_parallel_size == current.tensor_parallel_size
+    ]
     least = max(int(current.replicas * _STEP_LEAST), 1)
-    return min(max(proven, least, *within), current.replicas)
+    return min(max(proven, least, *within, 1), current.replicas)
 
 
 def recorded(
@@ -66,14 +66,20 @@ def recorded(
     *,
     proven: Shape,
     chosen: Shape,
-    band: Band,
     settings: PlannerSettings,
 ) -> PlannerState:
     """The state with what this look wanted and what was done."""
     now_s, current = observation.now_s, observation.current
-    keep_s = (2 + _WIDER_MOST) * observation.goal.scale_down_stabilization_s + 60
-    recent = tuple(one for one in state.recommendations if 0 <= now_s - one.at_s <= keep_s)
-    recommendations = (*recent[-_LOOKS_MOST:], Recommendation(at_s=now_s, shape=proven))
+    keep_s = (1 + _WIDER_MOST) * observation.goal.scale_down_stabilization_s
+    kept = [
+        one
+        for one in state.recommendations
+        if 0 <= now_s - one.at_s <= keep_s and one.shape.tensor_parallel_size == proven.tensor_parallel_size
+    ]
+    # Only the most of a window counts: a look that wanted as much hides those before it.
+    while kept and kept[-1].shape.replicas <= proven.replicas:
+        kept.pop()
+    recommendations = (*kept, Recommendation(at_s=now_s, shape=proven))
     lowered = tuple(at_s for at_s in state.lowered_at_s if now_s - at_s < settings.flap_s)
     reversed_at_s = tuple(at_s for at_s in state.reversed_at_s if now_s - at_s < settings.flap_memory_s)
     if current is not None and chosen.tensor_parallel_size == current.tensor_parallel_size:
@@ -81,4 +87,12 @@ def recorded(
             lowered = (*lowered, now_s)
         elif chosen.replicas > current.replicas and lowered:
             reversed_at_s, lowered = (*reversed_at_s, now_s), ()
-    return replace(state, recommendations=recommendations, lowered_at_s=lowered, reversed_at_s=reversed_at_s)
+    moved = current is None or chosen.tensor_parallel_size != current.tensor_parallel_size
+    since = now_s if state.looks_since_s is None or state.looks_since_s > now_s else state.looks_since_s
+    return replace(
+        state,
+        recommendations=() if moved else recommendations,
+        looks_since_s=None if moved else since,
+        lowered_at_s=lowered,
+        reversed_at_s=reversed_at_s,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -45,6 +46,8 @@ class Chooser:
     assessment: Assessment
     tried: frozenset[int]
     cached_share: float
+    mix_requests: float
+    """Requests that the mix is known from."""
     settings: PlannerSettings
 
     def choose(self) -> Choice:
@@ -56,6 +59,8 @@ class Chooser:
             mine=mine,
             ladders=self.ladders,
             allowed=self.allowed,
+            strict=self.strict,
+            floor_noise=self._floor_noise,
             tried=self.tried,
             look_ahead_s=self.demand.look_ahead_s,
             cached_share=self.cached_share,
@@ -66,8 +71,24 @@ class Chooser:
         return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
 
     def allowed(self, one: Ladder) -> float:
-        """Misses that may be expected before replicas are added: a share of what the floor leaves."""
-        return _allowed(self._goal, one, self.settings.miss_allowance)
+        """Misses that may be expected before replicas are added: a share of what the floor leaves, as the budget
+        stands."""
+        return self._allowed(one, self.settings.miss_allowance)
+
+    def strict(self, one: Ladder) -> float:
+        """The same for a shape that is new."""
+        return self._allowed(one, self.settings.down_miss_allowance)
+
+    def _allowed(self, one: Ladder, allowance: float) -> float:
+        left = 1 - self._goal.objective - one.floor_miss
+        pace = self.state.pace.factor if self.state.pace is not None else 1.0
+        return one.floor_miss + allowance * pace * left if left > 0 else -1.0
+
+    @property
+    def _floor_noise(self) -> float:
+        """How far a floor may be off because the longest prompts are few."""
+        budget = 1 - self._goal.objective
+        return math.sqrt(budget / max(self.mix_requests, 1.0))
 
     @property
     def _goal(self) -> Goal:
@@ -84,8 +105,7 @@ class Chooser:
 
     def _moved(self, change: Change) -> Choice:
         to = change.to
-        strict = _allowed(self._goal, to, self.settings.down_miss_allowance)
-        replicas = to.least(strict) or to.least(self.allowed(to))
+        replicas = to.least(self.strict(to)) or to.least(self.allowed(to))
         feasible = replicas is not None
         shape = self._bounded(to, self._best_effort(to) if replicas is None else replicas)
         return Choice(
@@ -102,7 +122,7 @@ class Chooser:
     def _replicas(self, mine: Ladder) -> Choice:
         band = band_of(self.state, now_s=self.observation.now_s, settings=self.settings)
         allowed = self.allowed(mine)
-        down = _allowed(self._goal, mine, self.settings.down_miss_allowance * band.allowance_factor)
+        down = self._allowed(mine, self.settings.down_miss_allowance * band.allowance_factor)
         needed, proven = mine.least(allowed), mine.least(down)
         best_effort = self._best_effort(mine)
         wanted = self._bounded(mine, best_effort if needed is None else needed)
@@ -198,8 +218,3 @@ class Chooser:
 
     def _limit(self, one: Ladder) -> Limit:
         return "TensorParallelSizes" if one.floor_miss >= 1 - self._goal.objective else one.room.limit
-
-
-def _allowed(goal: Goal, one: Ladder, allowance: float) -> float:
-    left = 1 - goal.objective - one.floor_miss
-    return one.floor_miss + allowance * left if left > 0 else -1.0

@@ -13,7 +13,7 @@ from typing import Final
 
 from paceline.planner.state import PlannerState, Scoreboard
 
-LEAST, MOST = 0.7, 1.1
+LEAST, MOST = 0.8, 1.1
 _MEMORY_S: Final = 1800.0
 _CLUSTERED: Final = 4.0
 """Variance of misses over Poisson's: they come together."""

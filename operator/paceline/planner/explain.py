@@ -29,7 +29,7 @@ def candidates_of(
     state: PlannerState,
     settings: PlannerSettings,
 ) -> tuple[Candidate, ...]:
-    """By size and replicas: those next to the answer, and the current shape."""
+    """Those next to the answer, at every size; the best first, and the chosen one before all."""
     count = max(settings.max_candidates // max(len(ladders), 1), 1)
     found: list[Candidate] = []
     for one in ladders:
@@ -45,16 +45,20 @@ def candidates_of(
                     one, index, needed, choice, mine=mine, observation=observation, state=state
                 )
             found.append(Candidate(shape=shape, gpus=shape.gpus, prediction=prediction, rejected=rejected))
-    return tuple(found)
+    objective = observation.goal.objective
+    return tuple(sorted(found, key=lambda one: _order(one, objective)))
+
+
+def _order(one: Candidate, objective: float) -> tuple[bool, bool, float, float]:
+    good = one.prediction.attainment
+    enough = good >= objective
+    return one.rejected is not None, not enough, one.gpus if enough else -good, -good
 
 
 def runner_up_of(candidates: Sequence[Candidate], *, objective: float) -> Shape | None:
     """The cheapest of the others that meets the objective; else the one that comes nearest."""
     others = [one for one in candidates if one.rejected is not None]
-    enough = [one for one in others if one.prediction.attainment >= objective]
-    if enough:
-        return min(enough, key=lambda one: (one.gpus, -one.prediction.attainment)).shape
-    return max(others, key=lambda one: one.prediction.attainment).shape if others else None
+    return min(others, key=lambda one: _order(one, objective)).shape if others else None
 
 
 def would_change(

@@ -3,8 +3,8 @@
 Several simple experts, because no one of them is right for a quiet service, a ramp and a day's curve alike:
 smoothed rates, smoothed rates with their trend, and yesterday's curve from here on. Each look compares what
 they said one look-ahead ago with what came, and the one with the least error speaks. Its errors are the
-uncertainty that capacity is made for. Yesterday's curve may only raise the answer, and only while its own
-errors are smaller than those of the best without it.
+uncertainty that capacity is made for. Yesterday's curve may only raise the answer, and only while the errors
+of the last day are smaller with it than without.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ _LEAST_SPACING_S: Final = 10.0
 """Looks closer than this share one forecast to compare."""
 _JUMP_SIGMAS: Final = 3.0
 """Of the noise of counting: what a single look must exceed to count as a jump."""
-_SEASON_ERRORS: Final = 60.0
-"""Comparisons before yesterday's curve may speak."""
+_RISE_REACH: Final = 0.5
+"""Share of the look-ahead over which a sudden rise is taken to go on."""
+_SEASON_GAIN: Final = 0.95
+"""Over the last day, errors with yesterday's curve must have been smaller by this factor for it to speak."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +62,28 @@ def forecast(
         memory = _fresh(now_s, rate, memory)
     # Who speaks, and how far to trust it, was settled before this rate came: so more traffic never asks for less.
     squares, under_squares = memory.squares, memory.under_squares
-    profile = memory.profile
+    profile = _rolled(memory, now_s).profile
+    old_rate, passed_s = memory.rate, now_s - memory.at_s
+    helps = memory.raised_square < _SEASON_GAIN * memory.plain_square
     memory = _smoothed(_scored(memory, now_s=now_s, rate=rate, window_s=window_s), now_s=now_s, rate=rate)
     reach_s = look_ahead_s + window_s / 2
     experts = _experts(memory.smoothed, profile, now_s=now_s, reach_s=reach_s)
     plain = len(experts) - 1
     best = min(range(plain), key=lambda index: squares[index])
     ahead = experts[best]
-    seasonal = squares[plain] < squares[best] and memory.weight > _SEASON_ERRORS and experts[plain] > ahead
+    without = ahead
+    seasonal = helps and experts[plain] > ahead
     if seasonal:
         ahead = experts[plain]
     now = _experts(memory.smoothed, profile, now_s=now_s, reach_s=window_s / 2)[best]
     # A jump that no smoothed rate has seen yet.
     surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
-    ahead, now = max(ahead, surely), max(now, surely)
+    rise = _sure_rise(old_rate, rate, passed_s=passed_s, window_s=window_s)
+    ahead = max(ahead, surely + rise * (window_s / 2 + _RISE_REACH * look_ahead_s))
+    now = max(now, surely + rise * window_s / 2)
     sigma = math.sqrt(max(2 * under_squares[plain if seasonal else best], 1e-6))
     if not memory.pending or now_s - memory.pending[-1].at_s >= _LEAST_SPACING_S:
-        said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=experts)
+        said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=experts, plain=without)
         memory = replace(memory, pending=(*memory.pending, said))
     return (
         Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=seasonal, errors=memory.weight),
@@ -92,8 +99,12 @@ def _fresh(now_s: float, rate: float, memory: ForecastMemory | None) -> Forecast
         squares=(_PRIOR_SQUARE,) * count,
         under_squares=(_PRIOR_SQUARE / 2,) * count,
         weight=_PRIOR_ERRORS,
+        plain_square=0.0,
+        raised_square=0.0,
         pending=(),
+        rate=rate,
         profile=(-1.0,) * _SLOTS if memory is None else memory.profile,
+        today=(-1.0,) * _SLOTS if memory is None else memory.today,
     )
 
 
@@ -104,11 +115,34 @@ def _smoothed(memory: ForecastMemory, *, now_s: float, rate: float) -> ForecastM
         share = -math.expm1(-passed / constant_s)
         once = old.once + share * (rate - old.once)
         smoothed.append(Smoothed(once=once, twice=old.twice + share * (once - old.twice)))
+    memory = _rolled(memory, now_s)
     slot = int(now_s % _DAY_S / (_DAY_S / _SLOTS))
-    profile = list(memory.profile)
-    share = 1.0 if profile[slot] < 0 else min(_PROFILE_DAY_WEIGHT * passed * _SLOTS / _DAY_S, 1.0)
-    profile[slot] = rate if profile[slot] < 0 else profile[slot] + share * (rate - profile[slot])
-    return replace(memory, at_s=now_s, smoothed=tuple(smoothed), profile=tuple(profile))
+    today = list(memory.today)
+    share = 1.0 if today[slot] < 0 else min(2 * passed * _SLOTS / _DAY_S, 1.0)
+    today[slot] += share * (rate - today[slot])
+    return replace(memory, at_s=now_s, rate=rate, smoothed=tuple(smoothed), today=tuple(today))
+
+
+def _rolled(memory: ForecastMemory, now_s: float) -> ForecastMemory:
+    """At midnight the day becomes part of the profile: what a day has taught counts from the next one on."""
+    if now_s // _DAY_S == memory.at_s // _DAY_S:
+        return memory
+    profile = tuple(
+        old if new < 0 else new if old < 0 else old + _PROFILE_DAY_WEIGHT * (new - old)
+        for old, new in zip(memory.profile, memory.today, strict=True)
+    )
+    return replace(memory, profile=profile, today=(-1.0,) * _SLOTS)
+
+
+def _sure_rise(old: float, new: float, *, passed_s: float, window_s: float) -> float:
+    """Requests/s each second, as far as two looks prove: a window shows a jump only half by the time it has passed.
+
+    Two windows that overlap differ by the arrivals that came in and those that fell out.
+    """
+    if not 0 < passed_s <= window_s:
+        return 0.0
+    noise = math.sqrt(2 * max(new, 0.0) * passed_s) / window_s
+    return max(new - old - _JUMP_SIGMAS * noise, 0.0) / passed_s
 
 
 def _experts(
@@ -123,7 +157,7 @@ def _experts(
         said.append(max(level + trend * min(reach_s, _TREND_REACH * constant_s), 0.0))
     here, there = _of_day(profile, now_s), _of_day(profile, now_s + reach_s)
     level = smoothed[1].once
-    said.append(level * min(there / here, _SEASON_MOST) if here > 0 and there >= 0 else level)
+    said.append(level * min(there / here, _SEASON_MOST) if here > 0 and there >= 0 else 0.0)
     return tuple(said)
 
 
@@ -137,6 +171,8 @@ def _of_day(profile: tuple[float, ...], at_s: float) -> float:
 
 def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: float) -> ForecastMemory:
     """What was said about now against what came. The noise of counting is no error of the expert."""
+    share = -math.expm1(-max(now_s - memory.at_s, 0.0) / _DAY_S)
+    plain_square, raised_square = memory.plain_square, memory.raised_square
     due = [one for one in memory.pending if one.at_s + one.look_ahead_s <= now_s]
     if not due:
         return memory
@@ -145,9 +181,11 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
     counting = 1 / (max(rate, least) * window_s)
     for one in due:
         weight = min(weight + 1, _ERROR_MEMORY)
+        raised = max(one.plain, one.rates[-1])
+        plain_square += share * (_error(rate, one.plain, least, counting)[1] - plain_square)
+        raised_square += share * (_error(rate, raised, least, counting)[1] - raised_square)
         for index, said in enumerate(one.rates):
-            error = math.log((rate + least) / (said + least))
-            square = max(error * error - counting, 0.0)
+            error, square = _error(rate, said, least, counting)
             squares[index] += (square - squares[index]) / weight
             under[index] += ((square if error > 0 else 0.0) - under[index]) / weight
     return replace(
@@ -155,8 +193,15 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
         squares=tuple(squares),
         under_squares=tuple(under),
         weight=weight,
+        plain_square=plain_square,
+        raised_square=raised_square,
         pending=memory.pending[len(due) :],
     )
+
+
+def _error(came: float, said: float, least: float, counting: float) -> tuple[float, float]:
+    error = math.log((came + least) / (said + least))
+    return error, max(error * error - counting, 0.0)
 
 
 def extended(memory: ForecastMemory, *, now_s: float, look_ahead_s: float) -> Forecast:

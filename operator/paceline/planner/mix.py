@@ -23,7 +23,7 @@ _WITHIN_BUCKET: Final = np.array([0.125, 0.375, 0.625, 0.875])
 """Where a bucket's points lie, as a share of its width on a log scale, before they are moved."""
 _EVEN_BUCKET: Final = 1.35
 """A bucket narrower than this ratio gets one point: more would change nothing."""
-_UNBOUNDED_BUCKET: Final = 2.0
+UNBOUNDED_BUCKET: Final = 2.0
 """The last, infinite bucket is taken to reach this times its lower edge."""
 
 
@@ -79,7 +79,7 @@ def points_of(lengths: Lengths) -> Points | None:
     if upper.size == 0 or upper.size != counts.size or not math.isfinite(lengths.mean_tokens):
         return None
     lower = np.concatenate(([1.0], upper[:-1]))
-    upper = np.where(np.isfinite(upper), upper, np.maximum(lower, 1.0) * _UNBOUNDED_BUCKET)
+    upper = np.where(np.isfinite(upper), upper, np.maximum(lower, 1.0) * UNBOUNDED_BUCKET)
     lower, upper = np.maximum(lower, 1.0), np.maximum(upper, 1.0)
     used = np.isfinite(counts) & (counts > 0) & (upper >= lower)
     if not used.any() or lengths.mean_tokens <= 0:

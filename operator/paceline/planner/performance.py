@@ -113,7 +113,7 @@ class ReplicaModel:
         output = mix.output.merged(_OUTPUT_CUTS)
         many = output.tokens > 1.5
         self._output_steps = output.tokens[many] - 1 if many.any() else np.array([1.0])
-        self._output_share = output.share[many] if many.any() else np.array([0.0])
+        self._output_share = output.share[many] if many.any() else np.array([1e-12])
 
     def outlook(self, rate: Floats, *, replicas: Floats) -> Outlook:
         """`rate` is requests/s of one replica, `replicas` how many share the traffic; arrays of one shape."""
@@ -123,12 +123,18 @@ class ReplicaModel:
         """The rate at which one replica has this mean batch."""
         return np.asarray(np.interp(batch, self._batch, self._rate))
 
-    def token_s(self, *, batch: float, rate: float) -> tuple[float, float]:
-        """Mean time between two tokens at a batch and a rate as measured, and its elasticity in κ."""
+    def gap_s(self, *, batch: float, rate: float, by_request: bool) -> tuple[float, float]:
+        """Mean time between two tokens at a batch and a rate as measured, and its elasticity in κ.
+
+        By token, as an engine's gaps are counted, or by request: short answers have longer gaps.
+        """
         state = self._state(np.array([batch]), rate=np.array([rate]), replicas=np.array([2.0]))
         decode_s, load = float(state.decode_s[0]), float(state.load[0])
         on_gpu = max(decode_s - self._timing.overhead_s, 0.0) / decode_s
-        return (float(state.cycle_s[0]) + float(state.chain_s[0]) / self._steps, on_gpu + load / (1 - load))
+        gain = on_gpu + load / (1 - load)
+        if by_request:
+            return float(self._later_tokens(state).mean_s[0] / self._output_share.sum()), gain
+        return float(state.cycle_s[0]) + float(state.chain_s[0]) / self._steps, gain
 
     def _at(self, batch: Floats, *, rate: Floats, replicas: Floats) -> Outlook:
         """`batch` is the batch that the means alone would give."""

@@ -22,6 +22,7 @@ from paceline.planner.explain import candidates_of, runner_up_of, would_change
 from paceline.planner.ladder import Ladder, ladder
 from paceline.planner.mix import Mix
 from paceline.planner.observation import Group, Lengths, Observation, Shape
+from paceline.planner.pacing import paced
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.settings import PlannerSettings
 from paceline.planner.size_change import with_needs
@@ -36,6 +37,9 @@ _MORE: Final[Reason] = "QueueingAboveTarget"
 _SAME: Final[Reason] = "Steady"
 _STEADY_CHANGE: Final = 0.2
 """Of the rate over one look-ahead: above, misses are those of a ramp and say nothing about the model."""
+_BACKLOG_SHARE: Final = 0.05
+_SHIFT_S: Final = 600.0
+"""After a shift of the mix and in a backlog, misses are those of the transition."""
 _ASSUMED: Final = Blend(
     prompt=Lengths(upper_tokens=(64, 256, 1024, 2048, 4096), counts=(1, 3, 8, 5, 3), mean_tokens=1000.0),
     output=Lengths(upper_tokens=(16, 64, 128, 256, 512), counts=(1, 3, 5, 7, 4), mean_tokens=200.0),
@@ -66,7 +70,7 @@ class Planner:
             return self._first(observation, state, demand)
         blend = memory.used if memory is not None else None
         mix = self._mix(blend)
-        if demand is None or mix is None or blend is None:
+        if demand is None or mix is None or memory is None or blend is None:
             return self._held(observation, state, "rate" if demand is None else "mix of lengths")
         steady = abs(math.log(max(demand.expected_per_s, 1e-9) / max(demand.measured_per_s or 0, 1e-9)))
         assessment = assess(
@@ -78,7 +82,13 @@ class Planner:
         ladders = self._ladders(observation, before, blend, demand)
         if not ladders:
             return self._nothing_fits(observation, state)
-        if steady < _STEADY_CHANGE:
+        state = paced(observation, state, settings=self._settings)
+        calm = (
+            steady < _STEADY_CHANGE
+            and demand.backlog_per_s < _BACKLOG_SHARE * demand.planned_per_s
+            and observation.now_s - memory.shifted_at_s >= _SHIFT_S
+        )
+        if calm:
             state = self._learned(observation, state, demand, blend)
         return self._chosen(observation, state, demand, blend, ladders, assessment)
 
@@ -99,6 +109,7 @@ class Planner:
             assessment=assessment,
             tried=frozenset(one.tensor_parallel_size for one in state.calibrations if one.measurements),
             cached_share=blend.cached_prompt_share,
+            mix_requests=sum(blend.prompt.counts),
             settings=self._settings,
         )
         passed_s = _passed_s(observation, state)
@@ -112,13 +123,11 @@ class Planner:
         denied = {} if choice.feasible else self._denied(observation, state, blend)
         current = observation.current
         moved = current is not None and choice.shape.tensor_parallel_size != current.tensor_parallel_size
-        band = band_of(state, now_s=observation.now_s, settings=self._settings)
         after = recorded(
             observation,
             state,
             proven=choice.proven,
             chosen=choice.shape,
-            band=band,
             settings=self._settings,
         )
         after = replace(
@@ -127,7 +136,6 @@ class Planner:
             looked_at_s=observation.now_s,
             size_changed_at_s=observation.now_s if moved else state.size_changed_at_s,
             size_needs_since_s=None if moved else after.size_needs_since_s,
-            recommendations=() if moved else after.recommendations,
         )
         shape = choice.shape
         predicted = next((one.prediction for one in candidates if one.shape == shape), None)
@@ -335,7 +343,7 @@ class Planner:
                 lowered = lowered_to(observation, state, proven=proven.replicas, band=band)
                 shape = replace(current, replicas=lowered)
                 reason = reason if lowered == current.replicas else "CheaperShapeSafe"
-        state = recorded(observation, state, proven=proven, chosen=shape, band=band, settings=self._settings)
+        state = recorded(observation, state, proven=proven, chosen=shape, settings=self._settings)
         state = replace(state, last_safe=shape, looked_at_s=observation.now_s)
         message = f"{_words(shape)}: {found.why}"
         limit = there.limit if wanted > there.most else "None"

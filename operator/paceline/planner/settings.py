@@ -12,6 +12,15 @@ class PlannerSettings:
     The rest is for what no model sees: failed pods, a burst inside the start time."""
     down_miss_allowance: float = 0.3
     """The same for a smaller shape to be taken: less, so that it does not come back at once."""
+    budget_use: float = 0.8
+    """Share of the error budget that is to be spent in the long run. What is left is for failures that no replica
+    helps against; a service that spends nothing pays for GPUs that its users do not notice."""
+    pace_gain: float = 0.025
+    """How fast the allowance follows the budget: a window without a miss raises it by this share."""
+    pace_most: float = 8.0
+    """The allowance is raised to at most this multiple…"""
+    pace_least: float = 0.33
+    """…and lowered to at least this: the last misses are the dearest to avoid."""
     demand_sigmas: float = 1.0
     """Width of the demand that capacity is made for, in units of the forecast's own error."""
     start_time_default_s: float = 180.0

@@ -27,7 +27,7 @@ _PAYBACK: Final = 1.5
 """Savings over the costs of a change: an estimate of both is worth no more than that."""
 
 Allowed = Callable[[Ladder], float]
-"""Misses that a ladder may be expected to have."""
+"""Misses that a ladder may be expected to have; `strict` ones for a shape that is new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +62,8 @@ def change_of(
     mine: Ladder | None,
     ladders: Sequence[Ladder],
     allowed: Allowed,
+    strict: Allowed,
+    floor_noise: float,
     tried: frozenset[int],
     look_ahead_s: float,
     cached_share: float,
@@ -70,7 +72,15 @@ def change_of(
     """The change to make now; None: stay."""
     if observation.changing or not dwelt(observation, state):
         return None
-    others = [one for one in ladders if one is not mine and one.least(allowed(one)) is not None]
+    budget = 1 - observation.goal.objective
+    others = [
+        one
+        for one in ladders
+        if one is not mine and one.least(allowed(one)) is not None and one.floor_miss + floor_noise < budget
+    ]
+    if mine is not None and budget <= mine.floor_miss <= budget + floor_noise:
+        # The few longest prompts that were seen put it above, and may put it below again.
+        return None
     if mine is None or mine.least(allowed(mine)) is None:
         return _for_want(mine, ladders, others, observation=observation, allowed=allowed, settings=settings)
     since = state.size_needs_since_s
@@ -81,6 +91,7 @@ def change_of(
         mine=mine,
         others=others,
         allowed=allowed,
+        strict=strict,
         tried=tried,
         look_ahead_s=look_ahead_s,
         cached_share=cached_share,
@@ -134,6 +145,7 @@ def _for_money(
     mine: Ladder,
     others: Sequence[Ladder],
     allowed: Allowed,
+    strict: Allowed,
     tried: frozenset[int],
     look_ahead_s: float,
     cached_share: float,
@@ -148,10 +160,11 @@ def _for_money(
     most_saved = 0.0
     for one in others:
         there = needs.get(one.size)
-        now_there = (one.least(allowed(one)) or 0) * one.size
-        if there is None or now_there > now_here:
-            continue
+        now_there = (one.least(strict(one)) or one.most) * one.size
         least = settings.size_saving_least if one.size in tried else settings.size_saving_untried
+        if there is None or now_there > now_here * (1 - least / 2):
+            # Whole replicas may not have what the average has.
+            continue
         saved = here - there
         cost_s = look_ahead_s + _DRAIN_S + cached_share * _REFILL_S
         if saved < least * here or saved * settings.size_stay_s < _PAYBACK * there * cost_s:

@@ -36,6 +36,8 @@ class MixMemory:
     used: Blend
     """What predictions are made for: it follows the blend in steps that matter."""
     used_at_s: float
+    shifted_at_s: float
+    """When the mix last differed from the memory by more than its noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class PastForecast:
     at_s: float
     look_ahead_s: float
     rates: tuple[float, ...]
+    plain: float
+    """What was said without yesterday's curve."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +70,18 @@ class ForecastMemory:
     """The same over the errors with more traffic than was said; 0 stands for the others."""
     weight: float
     """How many errors these means rest on."""
+    plain_square: float
+    """Mean square of the error over the last day, without yesterday's curve…"""
+    raised_square: float
+    """…and with it as a floor."""
     pending: tuple[PastForecast, ...]
     """Not yet compared, oldest first."""
+    rate: float
+    """The last one."""
     profile: tuple[float, ...]
-    """Rate by time of day, one a slot; negative where no day was seen yet."""
+    """Rate by time of day up to yesterday, one a slot; negative where no day was seen yet."""
+    today: tuple[float, ...]
+    """The same of the day under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +106,16 @@ class Scoreboard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How the error budget is being spent."""
+
+    factor: float
+    """Of the misses that a shape may be expected to have."""
+    requests_per_window: float
+    counted_at_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SizeNeed:
     """GPUs that the service would have needed at one tensor-parallel size, averaged over the last while."""
 
@@ -107,13 +129,16 @@ class PlannerState:
     last_safe: Shape | None = None
     """The last shape that was chosen from fresh figures."""
     recommendations: tuple[Recommendation, ...] = ()
-    """Of the stabilization window, oldest first."""
+    """Those that can still be the most of a stabilization window, oldest first."""
+    looks_since_s: float | None = None
+    """Since when they were taken, at the present size."""
     mix: MixMemory | None = None
     forecast: ForecastMemory | None = None
     calibrations: tuple[Calibration, ...] = ()
     scoreboard: Scoreboard | None = None
     capacity_factor: float = 1.0
     """Capacity as experienced over capacity as predicted: below 1 the model was too hopeful."""
+    pace: Pace | None = None
     size_needs: tuple[SizeNeed, ...] = ()
     size_needs_since_s: float | None = None
     size_changed_at_s: float | None = None

@@ -10,12 +10,12 @@ import math
 from dataclasses import replace
 from typing import Final
 
-from paceline.planner.mix import Mix, points_of
+from paceline.planner.mix import UNBOUNDED_BUCKET, Mix, points_of
 from paceline.planner.observation import Lengths, Observation
 from paceline.planner.state import Blend, MixMemory
 
 _MEMORY_S: Final = 600.0
-_LEAST_REQUESTS: Final = 300.0
+_LEAST_REQUESTS: Final = 1000.0
 """Nothing is forgotten below this: a quiet service has few requests, and they are its mix."""
 _REFRESH_S: Final = 60.0
 """A window is added once, not at each look that shows it."""
@@ -45,7 +45,7 @@ def remembered(memory: MixMemory | None, observation: Observation) -> MixMemory 
         if prompt is None or output is None:
             return None
         blend = Blend(prompt=prompt, output=output, cached_prompt_share=cached or 0.0)
-        return MixMemory(blend=blend, at_s=now_s, used=blend, used_at_s=now_s)
+        return MixMemory(blend=blend, at_s=now_s, used=blend, used_at_s=now_s, shifted_at_s=now_s)
     old = memory.blend
     shifted = _shifted(old.prompt, prompt) or _shifted(old.output, output)
     if now_s - memory.at_s < _REFRESH_S and not shifted:
@@ -58,7 +58,13 @@ def remembered(memory: MixMemory | None, observation: Observation) -> MixMemory 
     )
     if not shifted and now_s - memory.used_at_s < _USED_S and _alike(blend, memory.used):
         return replace(memory, blend=blend, at_s=now_s)
-    return MixMemory(blend=blend, at_s=now_s, used=blend, used_at_s=now_s)
+    return MixMemory(
+        blend=blend,
+        at_s=now_s,
+        used=blend,
+        used_at_s=now_s,
+        shifted_at_s=now_s if shifted else memory.shifted_at_s,
+    )
 
 
 def mix_of(blend: Blend) -> Mix | None:
@@ -81,7 +87,13 @@ def _sound(lengths: Lengths | None) -> Lengths | None:
         return None
     total = sum(lengths.counts)
     sound = math.isfinite(total) and total > 0 and min(lengths.counts) >= 0
-    return lengths if sound and math.isfinite(lengths.mean_tokens) and lengths.mean_tokens > 0 else None
+    if not (sound and math.isfinite(lengths.mean_tokens) and lengths.mean_tokens > 0):
+        return None
+    *edges, last = lengths.upper_tokens
+    if not math.isfinite(last):
+        # Bounded from here on: JSON has no infinity.
+        last = max(edges[-1] if edges else 1.0, 1.0) * UNBOUNDED_BUCKET
+    return replace(lengths, upper_tokens=(*edges, last))
 
 
 def _shifted(old: Lengths, new: Lengths | None) -> bool:

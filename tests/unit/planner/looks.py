@@ -53,20 +53,20 @@ CHAT_OUTPUT = Lengths(
 )
 
 
-def targets(*, ttft_ms: int = 1000, tpot_ms: int = 50) -> Targets:
+def targets(*, ttft_ms: int = 1000, tpot_ms: int = 50, ttft_per_thousand_ms: int = 0) -> Targets:
     every = LatencyTarget(
         name="all",
         max_prompt_tokens=None,
         ttft_ms=ttft_ms,
-        ttft_per_thousand_prompt_tokens_ms=0,
+        ttft_per_thousand_prompt_tokens_ms=ttft_per_thousand_ms,
         tpot_ms=tpot_ms,
     )
     return Targets(classes=(every,))
 
 
-def goal(*, ttft_ms: int = 1000, tpot_ms: int = 50, **changed: Any) -> Goal:
+def goal(*, ttft_ms: int = 1000, tpot_ms: int = 50, ttft_per_thousand_ms: int = 0, **changed: Any) -> Goal:
     fields: dict[str, Any] = {
-        "targets": targets(ttft_ms=ttft_ms, tpot_ms=tpot_ms),
+        "targets": targets(ttft_ms=ttft_ms, tpot_ms=tpot_ms, ttft_per_thousand_ms=ttft_per_thousand_ms),
         "objective": 0.99,
         "allowed_tensor_parallel_sizes": (1, 2, 4, 8),
         "min_replicas": 1,
