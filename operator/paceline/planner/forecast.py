@@ -67,15 +67,15 @@ def forecast(
     helps = memory.raised_square < _SEASON_GAIN * memory.plain_square
     memory = _smoothed(_scored(memory, now_s=now_s, rate=rate, window_s=window_s), now_s=now_s, rate=rate)
     reach_s = look_ahead_s + window_s / 2
-    experts = _experts(memory.smoothed, profile, now_s=now_s, reach_s=reach_s)
-    plain = len(experts) - 1
+    experts = _experts(memory.smoothed, reach_s=reach_s)
+    plain = len(experts)
     best = min(range(plain), key=lambda index: squares[index])
-    ahead = experts[best]
-    without = ahead
-    seasonal = helps and experts[plain] > ahead
+    ahead = without = experts[best]
+    now = _experts(memory.smoothed, reach_s=window_s / 2)[best]
+    curve = now * _season(profile, now_s=now_s, reach_s=look_ahead_s)
+    seasonal = helps and curve > ahead
     if seasonal:
-        ahead = experts[plain]
-    now = _experts(memory.smoothed, profile, now_s=now_s, reach_s=window_s / 2)[best]
+        ahead = curve
     # A jump that no smoothed rate has seen yet.
     surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
     rise = _sure_rise(old_rate, rate, passed_s=passed_s, window_s=window_s)
@@ -83,7 +83,7 @@ def forecast(
     now = max(now, surely + rise * window_s / 2)
     sigma = math.sqrt(max(2 * under_squares[plain if seasonal else best], 1e-6))
     if not memory.pending or now_s - memory.pending[-1].at_s >= _LEAST_SPACING_S:
-        said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=experts, plain=without)
+        said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=(*experts, curve), plain=without)
         memory = replace(memory, pending=(*memory.pending, said))
     return (
         Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=seasonal, errors=memory.weight),
@@ -145,20 +145,21 @@ def _sure_rise(old: float, new: float, *, passed_s: float, window_s: float) -> f
     return max(new - old - _JUMP_SIGMAS * noise, 0.0) / passed_s
 
 
-def _experts(
-    smoothed: tuple[Smoothed, ...], profile: tuple[float, ...], *, now_s: float, reach_s: float
-) -> tuple[float, ...]:
-    """Smoothed; smoothed with trend; the last is yesterday's curve."""
+def _experts(smoothed: tuple[Smoothed, ...], *, reach_s: float) -> tuple[float, ...]:
+    """Of each time constant: smoothed, and smoothed with its trend."""
     said = []
     for one, constant_s in zip(smoothed, _TIME_CONSTANTS_S, strict=True):
         level = 2 * one.once - one.twice
         trend = (one.once - one.twice) / constant_s
         said.append(max(one.once, 0.0))
         said.append(max(level + trend * min(reach_s, _TREND_REACH * constant_s), 0.0))
-    here, there = _of_day(profile, now_s), _of_day(profile, now_s + reach_s)
-    level = smoothed[1].once
-    said.append(level * min(there / here, _SEASON_MOST) if here > 0 and there >= 0 else 0.0)
     return tuple(said)
+
+
+def _season(profile: tuple[float, ...], *, now_s: float, reach_s: float) -> float:
+    """By which factor the rate changed from this time of day on; 0 where no day was seen."""
+    here, there = _of_day(profile, now_s), _of_day(profile, now_s + reach_s)
+    return min(there / here, _SEASON_MOST) if here > 0 and there >= 0 else 0.0
 
 
 def _of_day(profile: tuple[float, ...], at_s: float) -> float:
@@ -210,7 +211,7 @@ def extended(memory: ForecastMemory, *, now_s: float, look_ahead_s: float) -> Fo
     reach_s = look_ahead_s + age_s
     plain = len(memory.squares) - 1
     best = min(range(plain), key=lambda index: memory.squares[index])
-    now = _experts(memory.smoothed, memory.profile, now_s=memory.at_s, reach_s=age_s)[best]
-    ahead = _experts(memory.smoothed, memory.profile, now_s=memory.at_s, reach_s=reach_s)[best]
+    now = _experts(memory.smoothed, reach_s=age_s)[best]
+    ahead = _experts(memory.smoothed, reach_s=reach_s)[best]
     sigma = math.sqrt(max(2 * memory.under_squares[best], 1e-6) * (1 + age_s / max(look_ahead_s, 1.0)))
     return Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=False, errors=memory.weight)
