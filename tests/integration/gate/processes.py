@@ -58,6 +58,11 @@ class Child:
             self._process = subprocess.Popen(self.argv, stdout=log, stderr=subprocess.STDOUT, env=environ)
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
