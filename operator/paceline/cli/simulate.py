@@ -34,6 +34,14 @@ DEFAULT_SYNTHETIC = "diurnal:high=8,hours=6,period_hours=6"
 @click.option(
     "--scale", type=float, default=1.0, show_default=True, help="Of the rate; time is not stretched."
 )
+@click.option(
+    "--rate-noise",
+    type=click.FloatRange(0.0, 20.0),
+    default=0.0,
+    show_default=True,
+    help="Added to the count of each minute of --rate, in square roots of its mean: 4 where a real rate was "
+    "read off a figure.",
+)
 @click.option("--model", default="llama-3.1-70b", show_default=True)
 @click.option("--format", "format_", default="fp8", show_default=True)
 @click.option("--gpu", default="h200", show_default=True)
@@ -89,7 +97,13 @@ def _traffic(given: dict[str, Any], *, generators: tuple[str, ...]) -> Traffic:
         read = read_requests(given["lengths"])
         lengths = Pairs(prompt_tokens=read.prompt_tokens, output_tokens=read.output_tokens)
     if given["rate"] is not None:
-        return read_rate(given["rate"], lengths or conversation(), seed=given["seed"], scale=given["scale"])
+        return read_rate(
+            given["rate"],
+            lengths or conversation(),
+            seed=given["seed"],
+            scale=given["scale"],
+            noise=given["rate_noise"],
+        )
     if given["requests"] is not None:
         traffic = read_requests(given["requests"])
         if given["scale"] > 1:

@@ -32,10 +32,16 @@ def test_requests_are_read_in_order_of_arrival(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n", "no column arrival_s and prompt_tokens and output_tokens"),
         ("arrival_s,prompt_tokens,output_tokens\n", "no rows"),
-        ("arrival_s,prompt_tokens,output_tokens\n1,many,2\n", "line 2: write a number"),
-        ("arrival_s,prompt_tokens,output_tokens\n1,2\n", "line 2: write a number"),
-        ("arrival_s,prompt_tokens,output_tokens\n-1,2,3\n", "negative arrival_s"),
-        ("arrival_s,prompt_tokens,output_tokens\nnan,2,3\n", "not finite"),
+        (
+            "arrival_s,prompt_tokens,output_tokens\n1,many,2\n",
+            "line 2, column prompt_tokens: many: write a number",
+        ),
+        (
+            "arrival_s,prompt_tokens,output_tokens\n1,2\n",
+            "line 2, column output_tokens: nothing: write a number",
+        ),
+        ("arrival_s,prompt_tokens,output_tokens\n-1,2,3\n", "line 2, column arrival_s: -1: write a finite"),
+        ("arrival_s,prompt_tokens,output_tokens\nnan,2,3\n", "line 2, column arrival_s: nan: write a finite"),
     ],
 )
 def test_a_file_that_is_no_traffic_is_named_with_what_to_write(
@@ -54,6 +60,18 @@ def test_a_rate_is_a_line_between_its_steps(tmp_path: Path) -> None:
     assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected))
     assert set(found.prompt_tokens.tolist()) == {100, 2000}
     assert np.all((found.prompt_tokens == 100) == (found.output_tokens == 10))
+
+
+def test_noise_widens_the_counts_of_minutes_and_keeps_their_mean(tmp_path: Path) -> None:
+    path = _written(tmp_path, "t_s,requests_per_s\n0,20\n36000,20\n")
+    counts = [
+        np.bincount((read_rate(path, PAIRS, seed=1, noise=noise).arrival_s // 60).astype(int), minlength=1200)
+        for noise in (0.0, 4.0)
+    ]
+    assert [each.mean() for each in counts] == pytest.approx([1200, 1200], rel=0.02)
+    assert counts[0].std() == pytest.approx(1200**0.5, rel=0.1)
+    # Between two minutes the rate is a line, so a minute's count averages over its two ends.
+    assert 2.0 * 1200**0.5 < counts[1].std() < 4.5 * 1200**0.5
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))

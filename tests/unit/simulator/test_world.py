@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from paceline.planner import Shape
 from paceline.simulator.core import layout
+from paceline.simulator.core.pods import StartStages
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.world import World, WorldSettings
 from paceline_core.timing import StepTiming
@@ -140,6 +141,128 @@ def test_gpu_seconds_count_from_the_start_of_a_pod() -> None:
     world.ask(Shape(tensor_parallel_size=2, replicas=1))
     world.advance(300)
     assert world.gpu_trace.gpu_seconds(until_s=300) == pytest.approx(2 * 300 + 2 * 100, abs=40)
+
+
+def _fixed(n: int, *, gap_s: np.ndarray | float, prompt: int, output: int) -> Traffic:
+    arrival_s = np.cumsum(np.broadcast_to(gap_s, n))
+    return Traffic(
+        arrival_s=arrival_s,
+        prompt_tokens=np.full(n, prompt),
+        output_tokens=np.full(n, output),
+        end_s=float(arrival_s[-1]) + 1.0,
+    )
+
+
+def test_a_lone_request_takes_what_the_timing_model_says() -> None:
+    world = _world(
+        _fixed(5, gap_s=100.0, prompt=1000, output=101), shape=Shape(tensor_parallel_size=1, replicas=1)
+    )
+    _to_the_end(world)
+    timing = _timing()
+    first_s = timing.step_s(prefills=[(1000, 0)])
+    rest_s = sum(timing.step_s(decodes=1, decode_context_tokens=1000 + i) for i in range(1, 101))
+    assert world.first_token_s - world.traffic.arrival_s == pytest.approx(np.full(5, first_s), abs=1e-9)
+    assert world.done_s - world.first_token_s == pytest.approx(np.full(5, rest_s), abs=1e-9)
+
+
+def test_prompts_one_at_a_time_queue_as_md1_says() -> None:
+    n, load = 40_000, 0.7
+    timing = _timing()
+    service_s = timing.step_s(prefills=[(1000, 0)])
+    gaps = np.random.default_rng(8).exponential(service_s / load, size=n)
+    settings = WorldSettings(timing={1: timing}, max_gpus=1, start_s=60.0, max_sequences=1)
+    world = World(
+        _fixed(n, gap_s=gaps, prompt=1000, output=1),
+        settings,
+        first=Shape(tensor_parallel_size=1, replicas=1),
+        seed=0,
+    )
+    _to_the_end(world)
+    waited_s = float((world.first_token_s - world.traffic.arrival_s).mean()) - service_s
+    assert waited_s == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.1)
+
+
+def test_a_full_queue_sheds_and_says_so() -> None:
+    settings = WorldSettings(
+        timing={1: _timing()}, max_gpus=1, start_s=60.0, max_sequences=4, max_batched_tokens=512, max_queued=3
+    )
+    first = Shape(tensor_parallel_size=1, replicas=1)
+    world = World(_traffic(400, seed=1, rate=20.0), settings, first=first, seed=0)
+    most = 0
+    while not world.idle:
+        world.advance(world.now_s + 0.5)
+        most = max(most, int(world.counts[0, :2].sum()))
+    shed = int((world.state == layout.SHED).sum())
+    assert most == 7
+    assert world.lost == shed > 0
+    assert int((world.state == layout.DONE).sum()) == 400 - shed
+
+
+def test_a_fresh_replica_has_a_cold_prefix_cache_and_a_scale_down_cools_the_rest() -> None:
+    settings = WorldSettings(
+        timing={1: _timing()}, max_gpus=8, start_s=60.0, cached_share=0.5, warm_tokens=100_000
+    )
+    traffic = _fixed(3000, gap_s=0.5, prompt=1600, output=5)
+    world = World(traffic, settings, first=Shape(tensor_parallel_size=1, replicas=2), seed=0)
+    world.advance(100.0)
+    warm = world.tallies[:2, layout.CACHED_PROMPT_TOKENS].sum() / (200 * 1600)
+    assert 0.4 < warm < 0.5
+    world.ask(Shape(tensor_parallel_size=1, replicas=3))
+    world.advance(180.0)
+    new = world.tallies[2]
+    cold = new[layout.CACHED_PROMPT_TOKENS] / new[: layout.CACHED_PROMPT_TOKENS + 1][1:].sum()
+    assert cold < 0.3
+    before = world.tallies.copy()
+    world.ask(Shape(tensor_parallel_size=1, replicas=1))
+    world.advance(183.0)
+    world.advance(200.0)
+    after = world.tallies[0] - before[0]
+    assert after[layout.CACHED_PROMPT_TOKENS] / after[1:3].sum() < warm
+
+
+def test_a_leaving_pod_takes_what_is_still_sent_and_holds_its_gpus_until_it_has_stopped() -> None:
+    world = _world(_traffic(2000, seed=4, rate=15.0), shape=Shape(tensor_parallel_size=1, replicas=3))
+    world.advance(50)
+    world.ask(Shape(tensor_parallel_size=1, replicas=2))
+    leaving = next(pod for pod in world.pods if pod.draining)
+    world.advance(51.9)
+    assert world.traffic.arrival_s[world.replica_of == leaving.slot].max() > 50
+    while leaving in world.pods:
+        world.advance(world.now_s + 0.25)
+    mine = world.replica_of == leaving.slot
+    assert np.all(world.state[mine] == layout.DONE)
+    assert world.traffic.arrival_s[mine].max() < 52
+    stop_s = world.settings.stop_s
+    assert stop_s <= world.now_s - max(float(world.done_s[mine].max()), 52.0) < stop_s + 0.3
+
+
+def test_recreate_stops_the_old_before_it_starts_the_new() -> None:
+    settings = WorldSettings(
+        timing={size: _timing() for size in (2, 4)}, max_gpus=16, start_s=60.0, transitions=("Recreate",)
+    )
+    world = World(
+        _traffic(500, seed=4, rate=2.0), settings, first=Shape(tensor_parallel_size=2, replicas=2), seed=0
+    )
+    world.advance(50)
+    world.ask(Shape(tensor_parallel_size=4, replicas=1))
+    _to_the_end(world)
+    assert np.all(world.state == layout.DONE)
+    assert [pod.size for pod in world.pods] == [4]
+
+
+def test_a_second_start_on_a_node_finds_image_and_compiled_code() -> None:
+    stages = StartStages(image_s=100.0, compile_s=50.0, weights_s=30.0)
+    settings = WorldSettings(timing={1: _timing()}, max_gpus=8, start_s=stages)
+    world = World(
+        _fixed(2, gap_s=1000.0, prompt=10, output=1),
+        settings,
+        first=Shape(tensor_parallel_size=1, replicas=0),
+        seed=0,
+    )
+    for replicas in (1, 2):
+        world.ask(Shape(tensor_parallel_size=1, replicas=replicas))
+        world.advance(world.now_s + 300)
+    assert world.start_times[1] == pytest.approx([200.0, 50.0], rel=0.06)
 
 
 _ASKS = st.lists(

@@ -15,6 +15,7 @@ from paceline.simulator.core.layout import (
     HELD,
     HELD_FIRST,
     HELD_LAST,
+    LOST,
     NEXT_ARRIVAL,
     NONE,
     READY,
@@ -97,6 +98,7 @@ def _release(requests, engines, shared, limits, slots, now):
         if now - requests.arrival_s[q] > limits.max_hold_s:
             totals[HELD_FIRST] = requests.following[q]
             requests.state[q] = FAILED
+            totals[LOST] += 1
             continue
         to = _pick(engines, shared, limits.router, requests.router[q], slots)
         if to == NONE:

@@ -29,6 +29,7 @@ from paceline.simulator.core.layout import (
     HEAD,
     IN_BATCH,
     IN_QUEUE,
+    LOST,
     NEXT_FINISH,
     NONE,
     PARTIAL,
@@ -316,9 +317,11 @@ def enqueue(requests, engines, shared, limits, q, r, now):
     requests.replica[q] = r
     if _blocks(requests.prompt[q] + requests.output[q] - 1) > c[ALL_BLOCKS]:
         requests.state[q] = FAILED
+        shared.totals[LOST] += 1
         return
     if c[IN_QUEUE] + c[IN_BATCH] >= limits.max_sequences + limits.max_queued:
         requests.state[q] = SHED
+        shared.totals[LOST] += 1
         return
     warmth = run[SEEN_TOKENS] / (run[SEEN_TOKENS] + limits.warm_tokens)
     requests.cached[q] = int(requests.cached_share[q] * warmth * requests.prompt[q])

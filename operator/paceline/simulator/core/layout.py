@@ -59,7 +59,9 @@ TALLIES = 4
 
 # `Shared.totals`
 NEXT_ARRIVAL, FIRSTS, FINISHED, ALL_PREEMPTIONS, TURN, HELD_FIRST, HELD_LAST = 0, 1, 2, 3, 4, 5, 6
-TOTALS = 7
+LOST = 7
+"""Requests that were shed or failed."""
+TOTALS = 8
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -50,10 +50,12 @@ KEPT_S: Final = 1200.0
 STALE_S: Final = 300.0
 
 _SCALARS: Final = (
-    "arrivals", "arrived_prompt", "firsts", "ttft_sum", "prefilled", "finished", "output_sum", "tpots",
-    "tpot_sum", "request_sum", "good", "judged",
+    "arrivals", "arrived_prompt", "firsts", "ttft_sum", "finished", "output_sum", "tpots",
+    "tpot_sum", "request_sum", "good", "judged", "generated", "computed", "cached", "preempted",
 )  # fmt: skip
 _AT: Final = {name: i for i, name in enumerate(_SCALARS)}
+_TALLIES: Final = slice(_AT["generated"], _AT["preempted"] + 1)
+"""In the order of `World.tallies`."""
 _TTFT: Final = slice(len(_SCALARS), len(_SCALARS) + len(TTFT_EDGES_S) + 1)
 _TPOT: Final = slice(_TTFT.stop, _TTFT.stop + len(TPOT_EDGES_S) + 1)
 _PROMPT: Final = slice(_TPOT.stop, _TPOT.stop + len(LENGTH_EDGES) + 1)
@@ -145,6 +147,9 @@ class Scrapes:
     _arrived: int = 0
     _first: int = 0
     _finished: int = 0
+    _lost: int = 0
+    _tallies: dict[tuple[int, float], Floats] = field(default_factory=dict)
+    """As last read, by slot and creation: a new pod counts from 0."""
 
     def take(self) -> None:
         """The scrape that is due now. What happened is counted even where the scrape fails."""
@@ -214,6 +219,9 @@ class Scrapes:
         gate[_AT["arrived_prompt"]] += float(prompts.sum())
         gate[_PROMPT] += _counted(LENGTH_EDGES, prompts)
         self._arrived = arrived
+        gate[_AT["judged"]] += world.lost - self._lost
+        self._lost = world.lost
+        self._count_tallies()
         firsts = world.firsts[self._first :]
         self._first = len(world.firsts)
         done = world.finished[self._finished :]
@@ -226,12 +234,22 @@ class Scrapes:
                 row = self._row(int(size))
                 row[_AT["firsts"]] += len(ttft[mine])
                 row[_AT["ttft_sum"]] += float(ttft[mine].sum())
-                row[_AT["prefilled"]] += float(world.prompt[firsts][mine].sum())
                 row[_TTFT] += _counted(TTFT_EDGES_S, ttft[mine])
         if len(done):
             sizes = world.size_of_slot[world.replica_of[done]]
             for size in (0, *np.unique(sizes)):
                 self._count_done(self._row(int(size)), done[sizes == size] if size else done)
+
+    def _count_tallies(self) -> None:
+        seen: dict[tuple[int, float], Floats] = {}
+        for pod in self.world.pods:
+            key = (pod.slot, pod.created_s)
+            tallies = self.world.tallies[pod.slot]
+            seen[key] = tallies.copy()
+            more = tallies - self._tallies[key] if key in self._tallies else tallies
+            for row in (self._row(0), self._row(pod.size)):
+                row[_TALLIES] += more
+        self._tallies = seen
 
     def _count_done(self, row: Floats, done: np.ndarray) -> None:
         world = self.world

@@ -156,6 +156,11 @@ class World:
         return int(self._shared.totals[layout.ALL_PREEMPTIONS])
 
     @property
+    def lost(self) -> int:
+        """Requests that were shed or failed."""
+        return int(self._shared.totals[layout.LOST])
+
+    @property
     def held(self) -> int:
         """Requests at the gate that no replica can take."""
         first = int(self._shared.totals[layout.HELD_FIRST])
@@ -204,6 +209,7 @@ class World:
             (self.state == layout.WAITING) | (self.state == layout.RUNNING)
         )
         self.state[lost] = layout.FAILED
+        self._shared.totals[layout.LOST] += int(lost.sum())
         self._remove(pod)
         self._reconcile()
 

@@ -117,6 +117,7 @@ def observation_of(world: World, scrapes: Scrapes, *, goal: Goal) -> Observation
             window_s=PLANNER_WINDOW_S,
             prompt=_lengths(lengths, "prompt"),
             output=_lengths(lengths, "output"),
+            cached_prompt_share=_cached(lengths),
             held_requests=MISSING
             if last is None
             else _figure(last.held, age_s=world.now_s - last.at_s, samples=1, least=0),
@@ -155,6 +156,13 @@ def _rate(seen: Increase | None) -> Figure:
     if seen is None:
         return MISSING
     return _figure(seen["arrivals"] / seen.over_s, age_s=seen.age_s, samples=seen["arrivals"], least=0)
+
+
+def _cached(seen: Increase | None) -> Figure:
+    if seen is None or seen["computed"] + seen["cached"] <= 0:
+        return MISSING
+    share = seen["cached"] / (seen["computed"] + seen["cached"])
+    return _figure(share, age_s=seen.age_s, samples=seen["firsts"], least=LEAST_SAMPLES)
 
 
 def _attainment(seen: Increase | None) -> Figure:
@@ -213,8 +221,9 @@ def _group(world: World, scrapes: Scrapes, size: int) -> Group:
         running=summed(sum(one.running for one in gauges)),
         waiting=summed(sum(one.waiting for one in gauges)),
         kv_cache_usage=summed(sum(one.kv_usage for one in gauges) / max(len(gauges), 1)),
-        prefill_tokens_per_s=rate("prefilled"),
-        decode_tokens_per_s=rate("output_sum"),
+        prefill_tokens_per_s=rate("computed"),
+        decode_tokens_per_s=rate("generated"),
+        preemptions_per_s=rate("preempted"),
         time_to_first_token=latency("ttft"),
         time_per_output_token=latency("tpot"),
         kv_cache_tokens=world.settings.timing[size].kv_cache_tokens,
