@@ -46,7 +46,8 @@ def smollm2() -> Callable[..., dict[str, Any]]:
         service["metadata"] = {"name": "chat"}
         service["spec"]["model"].pop("servedNames", None)
         service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
-        service["spec"].setdefault("admission", {})["maxRequestSeconds"] = 120
+        # Engines that start take the cores from those that serve: what arrives meanwhile waits, and is not shed.
+        service["spec"]["admission"] = {"maxRequestSeconds": 300, "maxQueuedRequestsPerReplica": 512}
         return service
 
     return manifest
@@ -75,7 +76,7 @@ def test_no_request_to_a_real_engine_is_lost(
     load = Background(
         tenant.base_url(),
         model=tenant.name,
-        load=Load(rate_per_s=1.5, max_tokens=(16, 32), ignore_eos=True, timeout_s=120),
+        load=Load(rate_per_s=1.5, max_tokens=(16, 32), ignore_eos=True, timeout_s=300),
     )
     with load.running():
         time.sleep(5)
