@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class KubectlError(RuntimeError):
-    """kubectl ended with an error; the message is what it wrote to standard error."""
+    """kubectl ended with an error, or not in time; the message is what it wrote to standard error."""
 
 
 class NotReached(AssertionError):
@@ -35,14 +35,17 @@ class Kubectl:
 
     def run(self, *args: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Run kubectl and return its standard output; :class:`KubectlError` when it fails."""
-        done = subprocess.run(
-            [*self.words, "--namespace", self.namespace, *args],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*self.words, "--namespace", self.namespace, *args],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise KubectlError(f"kubectl {' '.join(args)}: no answer within {timeout_s:g} s") from error
         if done.returncode != 0:
             raise KubectlError(f"kubectl {' '.join(args)}: {done.stderr.strip()}")
         return done.stdout

@@ -15,7 +15,7 @@ import yaml
 from e2e import helm
 from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.layout import Layout
-from e2e.kubectl import Kubectl
+from e2e.kubectl import Kubectl, wait_for
 from e2e.scenarios.chart import Chart
 from e2e.scenarios.tenant import Operator, Tenant
 
@@ -24,6 +24,9 @@ RESULTS = ROOT / "e2e" / "results"
 SYSTEM = "paceline-system"
 ALIAS = "next"
 """A second tag of the same images: what an upgrade and a change of image go to."""
+SCENARIO_LABEL = "paceline.dev/scenario"
+LEAVE_S = 420
+"""The longest request of any scenario, and the time that a pod has beyond it."""
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +68,11 @@ def operator(chart: Chart, kubectl: Kubectl) -> Operator:
 
 @pytest.fixture
 def tenant(operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Tenant]:
-    """An empty namespace that admits only restricted pods; gone with everything in it after the test."""
+    """An empty namespace that admits only restricted pods; gone with everything in it after the test.
+
+    It waits for the tenant before: engines that still drain hold CPU requests that the next one needs.
+    """
+    wait_for("earlier tenants gone", lambda: not _leaving(kubectl), timeout_s=LEAVE_S)
     namespace = f"tenant-{time.time_ns() % 10**9:09d}"
     kubectl.apply(
         {
@@ -73,7 +80,7 @@ def tenant(operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest)
             "kind": "Namespace",
             "metadata": {
                 "name": namespace,
-                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted", SCENARIO_LABEL: "true"},
             },
         }
     )
@@ -122,6 +129,12 @@ def record_scenario(request: pytest.FixtureRequest) -> Callable[..., None]:
         print(line)
 
     return record
+
+
+def _leaving(kubectl: Kubectl) -> list[str]:
+    """Namespaces of earlier scenarios that are deleted and still there."""
+    namespaces = kubectl.list("namespaces", SCENARIO_LABEL)
+    return [n["metadata"]["name"] for n in namespaces if "deletionTimestamp" in n["metadata"]]
 
 
 def _show(tenant: Tenant, operator: Operator) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from e2e.kubectl import wait_for
+from e2e.kubectl import KubectlError, wait_for
 from e2e.scenarios.tenant import Operator, Tenant
 
 Disturbance = Callable[[Tenant, float], None]
@@ -69,7 +69,12 @@ class KillNowAndThen:
         # What follows the change needs the operator alive for some seconds on end, so the interval grows.
         wait_s = self._every_s
         while not self._stop.is_set():
-            self._operator.kill()
+            try:
+                self._operator.kill()
+            except KubectlError:
+                # A busy API server is no reason to stop: whoever started this counts the kills.
+                self._stop.wait(1)
+                continue
             self.kills += 1
             self._stop.wait(wait_s)
             wait_s *= 1.5

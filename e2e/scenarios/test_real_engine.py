@@ -47,6 +47,8 @@ def smollm2() -> Callable[..., dict[str, Any]]:
         service["spec"]["model"].pop("servedNames", None)
         service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
         # Engines that start take the cores from those that serve: what arrives meanwhile waits, and is not shed.
+        # Two old and two new engines have to fit at once on a node of two cores.
+        service["spec"]["runtime"]["resources"] = {"requests": {"cpu": "150m", "memory": "2560Mi"}}
         service["spec"]["admission"] = {"maxRequestSeconds": 300, "maxQueuedRequestsPerReplica": 512}
         return service
 
