@@ -132,9 +132,10 @@ def record_scenario(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def _leaving(kubectl: Kubectl) -> list[str]:
-    """Namespaces of earlier scenarios that are deleted and still there."""
-    namespaces = kubectl.list("namespaces", SCENARIO_LABEL)
-    return [n["metadata"]["name"] for n in namespaces if "deletionTimestamp" in n["metadata"]]
+    """Pods of earlier scenarios: their namespaces are deleted, and stay longer than they do."""
+    found = kubectl.list("namespaces", SCENARIO_LABEL)
+    gone = [n["metadata"]["name"] for n in found if "deletionTimestamp" in n["metadata"]]
+    return [p["metadata"]["name"] for n in gone for p in kubectl.in_namespace(n).list("pods")]
 
 
 def _show(tenant: Tenant, operator: Operator) -> None:
