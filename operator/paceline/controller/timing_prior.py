@@ -101,7 +101,8 @@ def _emulated(asked: EmulatedGpu) -> TimingPrior | None:
 def _constant(step_s: float) -> TimingPrior:
     step = StepTiming(
         knot_tokens=(1, 1 << 20),
-        knot_s=(step_s, step_s),
+        # A microsecond for a thousand tokens: the planner divides by what a prompt costs.
+        knot_s=(step_s, step_s + 0.001),
         prefill_attention_s=0.0,
         decode_attention_s=0.0,
         kv_cache_tokens=_UNBOUNDED_TOKENS,

@@ -105,7 +105,7 @@ def test_a_model_without_a_table_is_estimated_from_its_facts() -> None:
 def test_emulated_and_cpu_engines_have_a_timing() -> None:
     emulated = timing_prior(observed(dict(EMULATED)))
     assert emulated is not None
-    assert emulated.timing[1].step_s(decodes=50) == pytest.approx(0.010)
+    assert emulated.timing[1].step_s(decodes=50) == pytest.approx(0.010, abs=1e-6)
     on_cpu = timing_prior(observed(dict(CPU_DEMO)))
     assert on_cpu is not None
     assert on_cpu.timing[1].step_s(decodes=16) == pytest.approx(0.0765)
