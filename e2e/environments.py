@@ -54,8 +54,7 @@ class Environment:
     def ensure(self) -> Path:
         """Make the environment unless it is complete; return its interpreter."""
         complete = self.folder / ".complete"
-        # The editable install points into one checkout: another checkout needs it to point elsewhere.
-        made_for = str(ROOT) if self.with_runtime else ""
+        made_for = self._made_for()
         if complete.exists() and complete.read_text(encoding="utf-8") == made_for:
             return self.python
         _say(f"environment {self.name} ({self.size})")
@@ -69,6 +68,13 @@ class Environment:
             _run([*install, *(word for path in ours for word in ("--editable", path))])
         complete.write_text(made_for, encoding="utf-8")
         return self.python
+
+    def _made_for(self) -> str:
+        """An editable install points into one checkout, and keeps the plugins that were declared at its making."""
+        if not self.with_runtime:
+            return ""
+        declared = hashlib.sha256((ROOT / "runtime" / "pyproject.toml").read_bytes()).hexdigest()[:12]
+        return f"{ROOT} {declared}"
 
 
 RUNTIME_CPU = Environment("runtime-cpu", size="vLLM for CPUs and torch, 5 GB", with_runtime=True)
