@@ -81,7 +81,8 @@ def simulate_command(**given: Any) -> None:
 
 
 def _traffic(given: dict[str, Any], *, generators: tuple[str, ...]) -> Traffic:
-    from paceline.simulator.core.generators import Pairs, conversation, generate
+    from paceline.simulator.core.generators import conversation, generate
+    from paceline.simulator.core.traffic import Pairs
     from paceline.simulator.core.traffic_files import read_rate, read_requests
     from paceline.simulator.written_values import WrittenWrong, parse_scenario
 

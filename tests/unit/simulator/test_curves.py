@@ -49,3 +49,21 @@ def test_a_floor_above_the_target_is_no_endless_search() -> None:
     curves = measure_curves(never, {8: (1, 2)})
     assert len(calls) < 80
     assert curves.attainment(Shape(tensor_parallel_size=8, replicas=2), np.array([0.1]))[0] == 0.0
+
+
+def test_known_curves_are_not_measured_again_and_grow_with_the_peak() -> None:
+    calls: list[Shape] = []
+
+    def measure(shape: Shape, rate: float) -> float:
+        calls.append(shape)
+        return _true(shape, rate)
+
+    counts = {1: (1, 2, 4, 8, 16)}
+    small = measure_curves(measure, counts, peak=1.0)
+    assert max(curve.replicas for curve in small.by_size[1]) < 16
+    calls.clear()
+    assert measure_curves(measure, counts, peak=0.5, known=small).by_size == small.by_size
+    assert not calls
+    large = measure_curves(measure, counts, peak=9.0, known=small)
+    assert {shape.replicas for shape in calls}.isdisjoint({curve.replicas for curve in small.by_size[1]})
+    assert large.by_size == measure_curves(_true, counts, peak=9.0).by_size

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paceline.simulator.core.generators import GENERATORS, Pairs, conversation, generate
+from paceline.simulator.core.generators import GENERATORS, conversation, generate
+from paceline.simulator.core.traffic import Pairs
 from paceline.simulator.core.traffic_files import UnreadableTraffic, read_rate, read_requests
 
 PAIRS = Pairs(prompt_tokens=np.array([100, 2000]), output_tokens=np.array([10, 300]))

@@ -9,8 +9,8 @@ from pathlib import Path
 from paceline.planner import Shape
 from paceline.simulator.benchmark.suite import Cell, ServiceSpec, Suite, TrafficSpec, Training
 from paceline.simulator.core import layout
-from paceline.simulator.core.generators import GENERATORS, Pairs, conversation, generate
-from paceline.simulator.core.traffic import Traffic
+from paceline.simulator.core.generators import GENERATORS, conversation, generate
+from paceline.simulator.core.traffic import Pairs, Traffic
 from paceline.simulator.core.traffic_files import read_rate, read_requests
 from paceline.simulator.service import Service, service_of
 from paceline.simulator.simulation import Faults, GoalChange, Setting

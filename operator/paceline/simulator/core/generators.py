@@ -10,22 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paceline.simulator.core.traffic import Floats, Ints, Traffic
+from paceline.simulator.core.traffic import Floats, Pairs, Traffic
 
 LONGEST_PROMPT = 32_000
 LONGEST_OUTPUT = 2_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pairs:
-    """Lengths that occur together, to be drawn from."""
-
-    prompt_tokens: Ints
-    output_tokens: Ints
-
-    def draw(self, n: int, random: np.random.Generator) -> tuple[Ints, Ints]:
-        picked = random.integers(0, len(self.prompt_tokens), size=n)
-        return self.prompt_tokens[picked], self.output_tokens[picked]
 
 
 def conversation(*, long_share: float = 0.0, seed: int = 0, n: int = 20_000) -> Pairs:
@@ -53,7 +41,13 @@ def arrivals(at_s: Floats, rate: Floats, lengths: Pairs, *, seed: int) -> Traffi
     drawn = drawn[drawn < end]
     kept = drawn[random.random(len(drawn)) * highest < np.interp(drawn, at_s, rate)]
     prompt, output = lengths.draw(len(kept), random)
-    return Traffic(arrival_s=kept - begin, prompt_tokens=prompt, output_tokens=output, end_s=end - begin)
+    return Traffic(
+        arrival_s=kept - begin,
+        prompt_tokens=prompt,
+        output_tokens=output,
+        end_s=end - begin,
+        drawn_from=lengths,
+    )
 
 
 def _enough(mean: float) -> int:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pairs:
+    """Lengths that occur together, to be drawn from."""
+
+    prompt_tokens: Ints
+    output_tokens: Ints
+
+    def draw(self, n: int, random: np.random.Generator) -> tuple[Ints, Ints]:
+        picked = random.integers(0, len(self.prompt_tokens), size=n)
+        return self.prompt_tokens[picked], self.output_tokens[picked]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,6 +32,8 @@ class Traffic:
     output_tokens: Ints
     end_s: float
     """The run's length: later than the last arrival."""
+    drawn_from: Pairs | None = None
+    """The mix that every length was drawn from, if there was one: two such traffics are alike but for chance."""
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -27,7 +41,8 @@ class Traffic:
     def between(self, from_s: float, until_s: float) -> Traffic:
         """A part, with its own zero."""
         keep = (self.arrival_s >= from_s) & (self.arrival_s < until_s)
-        return Traffic(
+        return replace(
+            self,
             arrival_s=self.arrival_s[keep] - from_s,
             prompt_tokens=self.prompt_tokens[keep],
             output_tokens=self.output_tokens[keep],
@@ -37,11 +52,11 @@ class Traffic:
     def thinned(self, share: float, *, seed: int) -> Traffic:
         """Each request stays with this chance: the shape of the load is kept, and time is not stretched."""
         keep = np.random.default_rng(seed).random(len(self)) < share
-        return Traffic(
+        return replace(
+            self,
             arrival_s=self.arrival_s[keep],
             prompt_tokens=self.prompt_tokens[keep],
             output_tokens=self.output_tokens[keep],
-            end_s=self.end_s,
         )
 
     def multiplied(self, times: float, *, seed: int) -> Traffic:
@@ -56,17 +71,12 @@ class Traffic:
             parts.append(rest.thinned(times - whole, seed=seed + 1))
         arrival_s = np.concatenate([part.arrival_s for part in parts])
         order = np.argsort(arrival_s, kind="stable")
-        return Traffic(
+        return replace(
+            self,
             arrival_s=arrival_s[order],
             prompt_tokens=np.concatenate([part.prompt_tokens for part in parts])[order],
             output_tokens=np.concatenate([part.output_tokens for part in parts])[order],
-            end_s=self.end_s,
         )
 
     def _shifted(self, by_s: float) -> Traffic:
-        return Traffic(
-            arrival_s=(self.arrival_s + by_s) % self.end_s,
-            prompt_tokens=self.prompt_tokens,
-            output_tokens=self.output_tokens,
-            end_s=self.end_s,
-        )
+        return replace(self, arrival_s=(self.arrival_s + by_s) % self.end_s)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paceline.simulator.core.generators import Pairs, arrivals
-from paceline.simulator.core.traffic import Floats, Traffic
+from paceline.simulator.core.generators import arrivals
+from paceline.simulator.core.traffic import Floats, Pairs, Traffic
 
 REQUEST_COLUMNS = ("arrival_s", "prompt_tokens", "output_tokens")
 RATE_COLUMNS = ("t_s", "requests_per_s")

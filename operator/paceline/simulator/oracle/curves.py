@@ -69,24 +69,41 @@ class Curves:
 
 
 def measure_curves(
-    measure: Measure, shapes: Mapping[int, Sequence[int]], *, peak: float = math.inf
+    measure: Measure,
+    shapes: Mapping[int, Sequence[int]],
+    *,
+    peak: float = math.inf,
+    known: Curves | None = None,
 ) -> Curves:
     """`shapes`: the counts of replicas to measure, for each tensor-parallel size, ascending. Counts beyond the
-    first that serves `peak` (requests per second of the whole service) with ease are left out."""
+    first that serves `peak` (requests per second of the whole service) with ease are left out. `known` curves are
+    not measured again."""
     by_size = {}
     for size, counts in shapes.items():
+        there = {curve.replicas: curve for curve in known.by_size.get(size, ())} if known else {}
         curves, start = [], 1.0
-        for n in counts:
-            curve, start = _curve(measure, size, n, start)
+        for n in sorted({*counts, *there}):
+            if n in there:
+                curve, start = there[n], _half_rate(there[n])
+            else:
+                curve = _curve(measure, size, n, start)
+                start = _half_rate(curve)
             curves.append(curve)
-            if peak < math.inf and float(curve.at(np.array([peak / n]))[0]) >= min(GOOD, curve.attainment[0]):
+            left_out = not any(more in there for more in counts if more > n)
+            if left_out and float(curve.at(np.array([peak / n]))[0]) >= min(GOOD, curve.attainment[0]):
                 break
         by_size[size] = tuple(curves)
     return Curves(by_size=by_size)
 
 
-def _curve(measure: Measure, size: int, n: int, start: float) -> tuple[Curve, float]:
-    """And the per-replica rate where attainment is about a half: where to look first for the next count."""
+def _half_rate(curve: Curve) -> float:
+    """The per-replica rate where half of what is lost is lost: where to look first for the next count."""
+    half = curve.attainment[0] / 2
+    found = (rate for rate, attained in zip(curve.rates, curve.attainment, strict=True) if attained <= half)
+    return next(found, curve.rates[-1])
+
+
+def _curve(measure: Measure, size: int, n: int, start: float) -> Curve:
     shape = Shape(tensor_parallel_size=size, replicas=n)
     found: dict[float, float] = {}
 
@@ -110,8 +127,7 @@ def _curve(measure: Measure, size: int, n: int, start: float) -> tuple[Curve, fl
     _halve_the_steepest(found, at)
     rates = sorted(found)
     attained = tuple(found[rate] for rate in rates)
-    half = next((rate for rate in rates if found[rate] <= unloaded / 2), rates[-1])
-    return Curve(replicas=n, rates=tuple(rates), attainment=attained), half
+    return Curve(replicas=n, rates=tuple(rates), attainment=attained)
 
 
 def _halve_the_steepest(found: dict[float, float], at: Callable[[float], float]) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from paceline.planner import Shape
-from paceline.simulator.core.generators import Pairs, arrivals
-from paceline.simulator.core.traffic import Traffic
+from paceline.simulator.core.generators import arrivals
+from paceline.simulator.core.traffic import Pairs, Traffic
 from paceline.simulator.oracle.curves import Curve, Curves, measure_curves
 from paceline.simulator.oracle.linear_programme import Bound, lower_bound
 from paceline.simulator.oracle.problem import Floats, Ints, NoPlan, Plan, Problem
@@ -63,6 +63,13 @@ class Slots:
         window = np.minimum((middle // MIX_WINDOW_S).astype(np.int64), len(label) - 1)
         of_slot = label[window]
         arrived_in = label[np.minimum((traffic.arrival_s // MIX_WINDOW_S).astype(np.int64), len(label) - 1)]
+        if traffic.drawn_from is not None and not label.any():
+            return cls(
+                slot_s=slot_s,
+                requests=np.bincount(index, minlength=count).astype(float),
+                mix=of_slot,
+                mixes=(traffic.drawn_from,),
+            )
         for one in range(int(label.max()) + 1):
             mine = arrived_in == one
             mixes.append(
@@ -252,24 +259,23 @@ def _highest(curves: Curves, size: int) -> int:
 
 
 def curves_of(service: Service, mix: Pairs, targets: Targets, *, peak: float) -> Curves:
-    """From the cache, or measured now."""
+    """From the cache as far as it goes; what is missing for `peak` is measured now."""
     counts = {
         size: [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n <= service.most_replicas(size)]
         for size in service.sizes
     }
-    peak = _rounded_up(peak)
-    path = _cache_path(service, mix, targets, peak)
-    if path.is_file():
-        return _from_json(path.read_text(encoding="utf-8"))
+    path = _cache_path(service, mix, targets)
+    known = _from_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def measure(shape: Shape, rate: float) -> float:
         return static_attainment(service, mix, targets, shape, rate)
 
-    curves = measure_curves(measure, counts, peak=peak)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(_to_json(curves), encoding="utf-8")
-    partial.replace(path)
+    curves = measure_curves(measure, counts, peak=peak, known=known)
+    if known is None or curves.by_size != known.by_size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(_to_json(curves), encoding="utf-8")
+        partial.replace(path)
     return curves
 
 
@@ -298,22 +304,15 @@ def static_attainment(
     return float(good[int(len(good) * WARM_UP_SHARE) :].mean())
 
 
-def _rounded_up(peak: float) -> float:
-    """So that a little more traffic finds the same file."""
-    return float(1.25 ** math.ceil(math.log(max(peak, 1e-3)) / math.log(1.25)))
-
-
-def _cache_path(service: Service, mix: Pairs, targets: Targets, peak: float) -> Path:
+def _cache_path(service: Service, mix: Pairs, targets: Targets) -> Path:
     said = json.dumps(
         [
             CURVE_VERSION,
             CURVE_REQUESTS,
             {size: asdict(one) for size, one in sorted(service.timing.items())},
-            service.max_gpus,
             service.max_sequences,
             service.max_batched_tokens,
             targets.to_json(),
-            round(peak, 6),
         ],
         sort_keys=True,
     )
