@@ -45,6 +45,8 @@ class EngineSetup:
     """Memory of one GPU, or a process's part of the memory limit on a CPU. None: unknown, and no memory rule
     speaks."""
     expert_parallel: bool = False
+    widened: bool = False
+    """The engine computes 16-bit weights in 32 bits, and holds them and its KV cache so."""
     device: Literal["cuda", "cpu"] = "cuda"
 
     @property
@@ -246,13 +248,16 @@ def _memory(facts: CheckpointFacts, setup: EngineSetup) -> Iterator[Refusal]:
 
 
 def _kv_per_token(facts: CheckpointFacts, setup: EngineSetup, size: int) -> int | None:
+    wide = 4 if setup.widened else None
     return facts.kv_bytes_per_token(
-        tensor_parallel_size=size, bytes_per_value=1 if setup.kv_cache_dtype == "FP8" else None
+        tensor_parallel_size=size, bytes_per_value=1 if setup.kv_cache_dtype == "FP8" else wide
     )
 
 
 def _loaded_bytes(facts: CheckpointFacts, setup: EngineSetup, weights_bytes: int) -> int:
     """Least bytes after loading: what is made FP8 at load keeps at least half of its 16 bits."""
+    if setup.widened:
+        return weights_bytes * 2
     online = setup.weights == "FP8" and facts.quantization is not None and facts.quantization.method == "none"
     return weights_bytes // 2 if online else weights_bytes
 

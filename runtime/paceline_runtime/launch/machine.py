@@ -8,6 +8,10 @@ import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
+_BF16_FEATURES = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""As Linux names them on x86 and on ARM."""
+
 _NO_LIMIT_BYTES = 1 << 60
 """cgroup v1 writes a number of this size for "none"."""
 
@@ -27,6 +31,12 @@ def cpu_limit_cores() -> float | None:
     if quota_us is None or period_us is None or int(quota_us) <= 0:
         return None
     return int(quota_us) / int(period_us)
+
+
+def computes_bf16() -> bool:
+    """Whether the CPU has instructions for 16-bit floats. Without them every product is widened and narrowed again."""
+    text = _read(_CPUINFO) or ""
+    return not _BF16_FEATURES.isdisjoint(text.split())
 
 
 def memory_limit_bytes() -> int | None:

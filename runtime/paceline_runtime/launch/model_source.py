@@ -104,9 +104,25 @@ def _in_folder(folder: Path, options: ServeOptions, *, revision: str | None) -> 
         raise StartFailure(f"{options.model_uri}: {folder} holds no weights", stage="fetch")
     _refuse_misfit(facts, options, memory_bytes=_rank_memory_bytes(options))
     return Model(
-        LoadedFrom(path=str(folder), streamed=False, quantization=facts.quantization),
+        LoadedFrom(
+            path=str(folder),
+            streamed=False,
+            quantization=facts.quantization,
+            dtype="float32" if _widens(facts, options) else None,
+        ),
         _model_facts(facts, options, revision=revision),
     )
+
+
+def _widens(facts: CheckpointFacts, options: ServeOptions) -> bool:
+    """Whether 16-bit weights are computed in 32 bits: on a CPU without instructions for 16-bit floats.
+
+    There a layer of SmolLM2 took 3.4 ms in bf16 and 0.6 ms in float32 (16×576×1536, one thread, AVX2).
+    """
+    if options.device != "cpu" or any(arg.startswith("--dtype=") for arg in options.extra_args):
+        return False
+    plain = facts.quantization is not None and facts.quantization.method == "none"
+    return plain and facts.dtype in ("bfloat16", "float16") and not machine.computes_bf16()
 
 
 def _refuse_misfit(facts: CheckpointFacts, options: ServeOptions, *, memory_bytes: int | None) -> None:
@@ -121,6 +137,7 @@ def _refuse_misfit(facts: CheckpointFacts, options: ServeOptions, *, memory_byte
         rank_memory_bytes=memory_bytes,
         expert_parallel="--enable-expert-parallel" in options.extra_args,
         device=options.device,
+        widened=options.emulation is None and _widens(facts, options),
     )
     found = refusals(facts, setup)
     for refusal in found:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from paceline_core.checkpoint import QuantizationFacts
 from paceline_runtime.launch.failure import Refused
@@ -73,6 +73,8 @@ class LoadedFrom:
     streamed: bool
     quantization: QuantizationFacts | None
     """None: unknown."""
+    dtype: Literal["float32"] | None = None
+    """What the engine computes in; None: the checkpoint's own."""
 
 
 def vllm_args(
@@ -102,6 +104,8 @@ def vllm_args(
         args += ["--max-num-batched-tokens", str(options.max_batched_tokens)]
     if _quantizes_at_load(options, model.quantization):
         args += ["--quantization", "fp8"]
+    if model.dtype is not None:
+        args += ["--dtype", model.dtype]
     if model.streamed:
         args += ["--load-format", "runai_streamer"]
     if options.trust_remote_code:

@@ -107,16 +107,6 @@ class Engine:
         assert len(pids) == 1, found
         return int(pids[0])
 
-    def cpu_s(self, name: str) -> float:
-        """CPU time so far of all processes of vLLM whose titles begin like this."""
-        words = ["pgrep", "-f", f"^{name}", "--session", str(self._session)]
-        found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-        ticks = 0
-        for pid in found:
-            user, kernel = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-            ticks += int(user) + int(kernel)
-        return ticks / os.sysconf("SC_CLK_TCK")
-
     @property
     def _session(self) -> int:
         """The engine leads a session of its own, below the launcher."""

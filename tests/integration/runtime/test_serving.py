@@ -51,13 +51,6 @@ async def test_the_warm_up_was_not_counted(shared: Engine, client: Client) -> No
     assert succeeded - counted == 3
 
 
-async def test_processes_that_wait_for_the_next_request_sleep(shared: Engine, client: Client) -> None:
-    await client.answer(words="Hello.", max_tokens=4)
-    before_s = shared.cpu_s("VLLM::")
-    await asyncio.sleep(0.8)  # stock vLLM spins for a second after each step
-    assert shared.cpu_s("VLLM::") - before_s < 0.2
-
-
 async def test_info_tells_what_was_read_from_the_checkpoint(client: Client) -> None:
     async with client.http.get(client.url + "/paceline/info") as response:
         info = await response.json()

@@ -159,6 +159,42 @@ def test_a_bundled_model_has_a_folder_for_each_format(
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "changes", "dtype"),
+    [
+        pytest.param("avx2 avx512f", {}, "float32", id="no 16-bit arithmetic"),
+        pytest.param("avx512f avx512_bf16", {}, None, id="16-bit arithmetic"),
+        pytest.param("avx2", {"device": "cuda"}, None, id="a GPU computes"),
+        pytest.param("avx2", {"extra_args": ("--dtype=bfloat16",)}, None, id="the user said which"),
+    ],
+)
+def test_a_cpu_without_16_bit_arithmetic_computes_in_32(
+    tmp_path: Path,
+    claim: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str,
+    changes: dict[str, Any],
+    dtype: str | None,
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    checkpoint(claim / "m", dtype="bfloat16")
+    assert serve(tmp_path, **changes).loaded_from.dtype == dtype
+
+
+def test_weights_that_are_widened_are_counted_so(
+    tmp_path: Path, claim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx2\n")
+    monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+    checkpoint(claim / "m", dtype="bfloat16")
+    # 2048 tokens of this model are 45 MiB of KV cache in 16 bits, and 90 in 32.
+    with pytest.raises(Refused, match="90Mi"):
+        serve(tmp_path, kv_cache_bytes=60 * 2**20)
+
+
 def test_a_bucket_is_left_to_vllm_and_its_facts_are_unknown(tmp_path: Path) -> None:
     model = resolve(options(tmp_path, model_uri="s3://bucket/m", emulation=None))
     assert model.loaded_from.streamed

@@ -49,6 +49,12 @@ def test_the_plain_case() -> None:
     ]
 
 
+def test_the_engine_computes_in_what_was_found_best() -> None:
+    widened = LoadedFrom(path="/models/m", streamed=False, quantization=NOT_QUANTIZED, dtype="float32")
+    assert value_of(args_of(widened), "--dtype") == "float32"
+    assert "--dtype" not in args_of()
+
+
 def test_every_option_set() -> None:
     args = args_of(
         LoadedFrom(path="s3://bucket/model", streamed=True, quantization=None),
