@@ -21,6 +21,8 @@ from e2e.scenarios.conftest import ROOT
 from e2e.scenarios.load import Background
 from e2e.scenarios.tenant import Operator, Tenant
 
+pytestmark = pytest.mark.slow
+
 Manifest = dict[str, Any]
 
 PROMETHEUS = "http://prometheus.monitoring.svc:9090"
@@ -275,7 +277,6 @@ def _phase(tenant: Tenant, pod: str) -> str:
     return str(tenant.kubectl.get("pod", pod)["status"].get("phase"))
 
 
-@pytest.mark.slow
 def test_auto_scales_real_vllm_on_the_cpu(
     tenant: Tenant, cluster: Cluster, record_scenario: Callable[..., None]
 ) -> None:
