@@ -35,6 +35,9 @@ _JUMP_SIGMAS: Final = 3.0
 """Of the noise of counting: what a single look must exceed to count as a jump."""
 _RISE_REACH: Final = 0.5
 """Share of the look-ahead over which a sudden rise is taken to go on."""
+_RISE_MOST: Final = 4.0
+"""A sudden rise is carried on to at most this multiple of the rate counted: a quarter of a window is enough to see
+all of a jump, and looks that are closer than scrapes find the whole of a scrape's rise in one of them."""
 _SEASON_GAIN: Final = 0.95
 """Over the last day, errors with yesterday's curve must have been smaller by this factor for it to speak."""
 
@@ -79,8 +82,9 @@ def forecast(
     # A jump that no smoothed rate has seen yet.
     surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
     rise = _sure_rise(old_rate, rate, passed_s=passed_s, window_s=window_s)
-    ahead = max(ahead, surely + rise * (window_s / 2 + _RISE_REACH * look_ahead_s))
-    now = max(now, surely + rise * window_s / 2)
+    most = _RISE_MOST * rate
+    ahead = max(ahead, min(surely + rise * (window_s / 2 + _RISE_REACH * look_ahead_s), most))
+    now = max(now, min(surely + rise * window_s / 2, most))
     sigma = math.sqrt(max(2 * under_squares[plain if seasonal else best], 1e-6))
     if not memory.pending or now_s - memory.pending[-1].at_s >= _LEAST_SPACING_S:
         said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=(*experts, curve), plain=without)

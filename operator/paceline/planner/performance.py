@@ -176,7 +176,8 @@ class ReplicaModel:
         work_square = np.interp(batch, self._batch, self._prefill_square)
         load = np.minimum(rate * work_mean, _LOAD_MOST)
         stalled = load / (1 - load)
-        noise = 1 + stalled + stalled**2 * work_square / (2 * work_mean**2)
+        # Prompts may cost nothing in a table: then nothing stalls, whatever the ratio of 0 to 0.
+        noise = 1 + stalled + stalled**2 * work_square / np.maximum(2 * work_mean**2, 1e-300)
         apart = _IMBALANCE * np.sqrt(noise)
         behind = 1 + rate * work_mean
         avoided = 2 * normal_cdf(-behind / np.sqrt(_IMBALANCE * batch + _COUNT_NOISE))

@@ -18,7 +18,7 @@ _KV_MOST: Final = 0.85
 _WAITING_MOST: Final = 1.0
 """Requests queueing at one replica above which another is added."""
 _CAUTION: Final = 0.9
-"""Share of the proven rate that is used: one good window proves little."""
+"""Share of the proven rate that a smaller shape uses: one good window proves little."""
 _STEP: Final = 0.2
 """Share of replicas that one look adds when the objective is missed."""
 _LEAST_REQUESTS: Final = 30.0
@@ -59,6 +59,9 @@ def sized(observation: Observation, state: PlannerState, demand: Demand, *, sett
     if safe is None or safe <= 0:
         return Sized(replicas=current.replicas, why="no timing table and nothing proven yet", state=state)
     needed = math.ceil(float(demand.rates[3]) / (safe * _CAUTION))
+    if needed > current.replicas:
+        # Ahead of misses and queues, only for traffic that is clearly beyond what was proven.
+        needed = max(math.ceil(demand.planned_per_s * _CAUTION / safe), current.replicas)
     why = f"no timing table: one replica is proven at {safe:.3g} requests/s"
     return Sized(replicas=max(needed, 1), why=why, state=state)
 

@@ -75,7 +75,7 @@ def goal(*, ttft_ms: int = 1000, tpot_ms: int = 50, ttft_per_thousand_ms: int = 
     return Goal(**(fields | changed))
 
 
-def traffic(requests_per_s: float, **changed: Any) -> Traffic:
+def traffic(requests_per_s: float, /, **changed: Any) -> Traffic:
     fields: dict[str, Any] = {
         "requests_per_s": Figure(value=requests_per_s, age_s=5.0, samples=requests_per_s * 60),
         "window_s": 60.0,
@@ -101,7 +101,7 @@ def nodes(count: int, *, used: int = 0) -> tuple[NodeGpus, ...]:
     return tuple(found)
 
 
-def look(requests_per_s: float, current: Shape, *, now_s: float = 0.0, **changed: Any) -> Observation:
+def look(requests_per_s: float, current: Shape, /, *, now_s: float = 0.0, **changed: Any) -> Observation:
     """One steady look: all that is told to run is Ready."""
     fields: dict[str, Any] = {
         "now_s": now_s,

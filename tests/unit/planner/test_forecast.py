@@ -55,6 +55,17 @@ def test_a_jump_is_believed_at_once() -> None:
     assert after.ahead_per_s > 25
 
 
+def test_a_jump_between_two_near_looks_is_carried_on_within_bounds() -> None:
+    """Looks that are closer than scrapes find the whole rise in one of them."""
+    memory: ForecastMemory | None = None
+    for now_s in range(600):
+        _, memory = forecast(memory, now_s=now_s, rate=2.0, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
+    said, memory = forecast(memory, now_s=600.0, rate=16.0, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
+    assert 16 < said.ahead_per_s <= 4 * 16
+    said, _ = forecast(memory, now_s=601.0, rate=16.0, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
+    assert said.ahead_per_s < 2 * 16
+
+
 def test_the_noise_of_counting_is_no_jump() -> None:
     _, memory = followed(lambda _: 0.5, until_s=3600, seed=3)
     after, _ = forecast(memory, now_s=3615.0, rate=0.7, window_s=WINDOW_S, look_ahead_s=AHEAD_S)

@@ -11,6 +11,7 @@ from paceline.planner import Goal
 from paceline.planner.mix import Mix, Points, points_of
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.surface import Surface
+from paceline_core.timing import StepTiming
 from tests.unit.planner.looks import CHAT_OUTPUT, CHAT_PROMPT, TIMING, goal
 
 
@@ -114,3 +115,20 @@ def test_long_prompts_are_judged_by_their_own_class() -> None:
 
 def test_one_token_answers_are_judged_by_the_first_token_alone() -> None:
     assert surface(1, mix=one_length(500, 1), aim=goal(tpot_ms=1)).floor_attainment > 0.99
+
+
+def test_prompts_that_cost_nothing_stall_nothing() -> None:
+    """A table of one constant step: the batch alone limits the rate."""
+    constant = StepTiming(
+        knot_tokens=(1, 8192),
+        knot_s=(0.02, 0.02),
+        prefill_attention_s=0.0,
+        decode_attention_s=0.0,
+        kv_cache_tokens=1_000_000,
+        overhead_s=0.0,
+    )
+    model = ReplicaModel(constant, mix=chat(), goal=goal(max_sequences=64))
+    outlook = model.outlook(np.array([0.1, 0.9]) * model.most_rate, replicas=np.array([1.0, 4.0]))
+    assert outlook.tpot_mean_s == pytest.approx([0.02, 0.02], rel=0.01)
+    assert outlook.attainment[0] > 0.99
+    assert np.isfinite(outlook.percentiles()).all()

@@ -1,0 +1,278 @@
+"""Each rule of the planner: what it must do, and what it must leave alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paceline.planner import (
+    Decision,
+    Figure,
+    Group,
+    NodeGpus,
+    Planner,
+    PlannerSettings,
+    PlannerState,
+    Shape,
+)
+from paceline.planner.experience import experienced
+from paceline.planner.pacing import paced
+from paceline.planner.state import Pace
+from tests.unit.planner.looks import TIMING, goal, look, nodes, shape, traffic
+
+
+def watched(
+    planner: Planner, rate: float, current: Shape, *, looks: int, from_s: float = 0.0, **changed: Any
+) -> tuple[Decision, Shape, list[str]]:
+    """`looks` looks 15 s apart, each decision carried out at once; the reasons in their order."""
+    state: PlannerState = changed.pop("state", PlannerState())
+    reasons: list[str] = []
+    for tick in range(looks):
+        decision = planner.decide(look(rate, current, now_s=from_s + 15.0 * tick, **changed), state)
+        if not reasons or reasons[-1] != decision.reason:
+            reasons.append(decision.reason)
+        state, current = decision.state, decision.shape
+    return decision, current, reasons
+
+
+# -- The size -------------------------------------------------------------------------------------------------
+
+
+def test_a_size_that_costs_more_is_left_when_the_saving_was_seen_for_long() -> None:
+    _, current, reasons = watched(Planner(timing=TIMING), 4.0, shape(8, 1), looks=50)
+    assert "CheaperTensorParallelSize" in reasons
+    assert current.gpus < 8
+    early, _, _ = watched(Planner(timing=TIMING), 4.0, shape(8, 1), looks=20)
+    assert early.shape == shape(8, 1)
+
+
+def test_two_changes_of_size_are_never_nearer_than_the_dwell_time() -> None:
+    planner, tight, loose = Planner(timing=TIMING), goal(tpot_ms=15), goal(tpot_ms=100)
+    first, current, _ = watched(planner, 4.0, shape(1, 2), looks=2, goal=tight)
+    assert current.tensor_parallel_size >= 4
+    assert first.state.size_changed_at_s is not None
+    later, held, _ = watched(planner, 4.0, current, looks=100, from_s=60.0, state=first.state, goal=loose)
+    assert held.tensor_parallel_size == current.tensor_parallel_size
+    _, moved, _ = watched(planner, 4.0, held, looks=60, from_s=3700.0, state=later.state, goal=loose)
+    assert moved.tensor_parallel_size < current.tensor_parallel_size
+
+
+def test_a_floor_above_the_target_waits_for_the_dwell_time_and_says_so() -> None:
+    state = PlannerState(size_changed_at_s=0.0)
+    decision = Planner(timing=TIMING).decide(
+        look(4.0, shape(1, 2), now_s=600.0, goal=goal(tpot_ms=15)), state
+    )
+    assert decision.shape.tensor_parallel_size == 1
+    assert decision.reason == "Dwelling"
+    assert any("50 min" in said for said in decision.would_change)
+
+
+def test_while_the_size_changes_it_is_held_and_replicas_may_only_grow() -> None:
+    planner = Planner(timing=TIMING)
+    quiet, _, _ = watched(planner, 0.5, shape(4, 4), looks=100, changing=True)
+    assert quiet.shape == shape(4, 4)
+    assert quiet.reason == "ChangeUnderWay"
+    busy = planner.decide(look(90.0, shape(4, 4), changing=True))
+    assert busy.shape.tensor_parallel_size == 4
+    assert busy.shape.replicas > 4
+
+
+def test_targets_that_no_allowed_size_reaches_name_the_one_that_would() -> None:
+    seen = look(4.0, shape(1, 2), goal=goal(tpot_ms=12, allowed_tensor_parallel_sizes=(1, 2)))
+    decision = Planner(timing=TIMING).decide(seen)
+    assert decision.feasible is False
+    assert decision.limit == "TensorParallelSizes"
+    assert any(said.startswith("TP4") for said in decision.would_change)
+
+
+def test_few_requests_prove_no_floor() -> None:
+    """Ten requests, one of them long: the size is not changed for it."""
+    odd = traffic(
+        0.05,
+        prompt=replace(look(1.0, shape(1, 1)).traffic.prompt, counts=(0,) * 10 + (9.0, 0, 0, 1.0)),  # type: ignore[type-var]
+        output=None,
+    )
+    seen = look(0.05, shape(1, 1))
+    state = Planner(timing=TIMING).decide(seen).state
+    decision = Planner(timing=TIMING).decide(
+        look(0.05, shape(1, 1), now_s=120.0, traffic=odd), replace(state, size_changed_at_s=None)
+    )
+    assert decision.shape.tensor_parallel_size == 1
+
+
+# -- Replicas -------------------------------------------------------------------------------------------------
+
+
+def test_replicas_that_start_are_not_asked_for_again() -> None:
+    planner = Planner(timing=TIMING)
+    first = planner.decide(look(30.0, shape(2, 2)))
+    starting = Group(tensor_parallel_size=2, ready=2, starting_age_s=(15.0,) * (first.shape.replicas - 2))
+    again = planner.decide(look(30.0, first.shape, now_s=15.0, groups=(starting,)), first.state)
+    assert again.shape == first.shape
+
+
+def test_reversals_make_the_way_down_longer_and_are_told() -> None:
+    planner = Planner(timing=TIMING)
+    calm, current, _ = watched(planner, 1.0, shape(2, 6), looks=22)
+    assert current.replicas < 6
+    flapping = PlannerState(reversed_at_s=(-100.0, -50.0))
+    held, current, _ = watched(planner, 1.0, shape(2, 6), looks=22, state=flapping)
+    assert current.replicas == 6
+    assert "reversals" in held.message
+    assert calm.state.reversed_at_s == ()
+
+
+def test_replicas_that_come_back_soon_are_counted_as_a_reversal() -> None:
+    planner = Planner(timing=TIMING)
+    down, current, _ = watched(planner, 1.0, shape(2, 6), looks=22)
+    up = planner.decide(look(60.0, current, now_s=345.0), down.state)
+    assert up.shape.replicas > current.replicas
+    assert len(up.state.reversed_at_s) == 1
+
+
+def test_spare_replicas_come_on_top() -> None:
+    planner = Planner(timing=TIMING)
+    plain = planner.decide(look(30.0, shape(2, 1)))
+    spared = planner.decide(look(30.0, shape(2, 1), goal=goal(spare_replicas=2)))
+    assert spared.shape.replicas == plain.shape.replicas + 2
+
+
+# -- Limits ---------------------------------------------------------------------------------------------------
+
+
+def test_gpus_on_two_nodes_are_no_room_for_one_replica() -> None:
+    split = (NodeGpus(total=8, free=4), NodeGpus(total=8, free=4))
+    seen = look(4.0, shape(1, 1), nodes=split, goal=goal(tpot_ms=9, allowed_tensor_parallel_sizes=(1, 8)))
+    decision = Planner(timing=TIMING).decide(seen)
+    assert decision.shape.tensor_parallel_size == 1
+    assert decision.feasible is False
+
+
+def test_a_refused_shape_is_not_tried_again() -> None:
+    decision = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), refused=(shape(2, 5),)))
+    assert decision.shape.replicas <= 4 or decision.shape.tensor_parallel_size != 2
+
+
+def test_under_a_cap_the_loss_is_told() -> None:
+    seen = look(60.0, shape(2, 2), nodes=nodes(1, used=4), goal=goal(allowed_tensor_parallel_sizes=(2,)))
+    decision = Planner(timing=TIMING).decide(seen)
+    assert decision.predicted is not None
+    assert decision.predicted.attainment < 0.99
+    assert "misses in" in decision.message
+
+
+# -- Trust ----------------------------------------------------------------------------------------------------
+
+
+def test_contradictory_figures_are_named_and_lower_nothing() -> None:
+    group = Group(
+        tensor_parallel_size=2,
+        ready=6,
+        running=Figure(value=5.0),
+        waiting=Figure(value=0.0),
+        decode_tokens_per_s=Figure(value=5.0),
+    )
+    decision, current, _ = watched(Planner(timing=TIMING), 8.0, shape(2, 6), looks=60, groups=(group,))
+    assert current == shape(2, 6)
+    assert "tokens/s" in decision.problems[0]
+
+
+def test_a_stale_queue_lowers_nothing() -> None:
+    group = Group(tensor_parallel_size=2, ready=6, waiting=Figure(value=0.0, trust="Stale"))
+    decision, current, _ = watched(Planner(timing=TIMING), 1.0, shape(2, 6), looks=60, groups=(group,))
+    assert current == shape(2, 6)
+    assert decision.reason == "MetricsUnknown"
+
+
+def test_a_ramp_goes_on_while_the_metrics_are_gone() -> None:
+    planner, state, current = Planner(timing=TIMING), PlannerState(), shape(2, 2)
+    for tick in range(40):
+        decision = planner.decide(look(5.0 + 0.3 * tick, current, now_s=15.0 * tick), state)
+        state, current = decision.state, decision.shape
+    blind = traffic(1.0, requests_per_s=Figure(value=None, trust="Missing"))
+    for tick in range(40, 52):
+        decision = planner.decide(look(1.0, current, now_s=15.0 * tick, traffic=blind), state)
+        assert decision.shape.replicas >= current.replicas
+        state = decision.state
+    assert decision.demand_per_s is not None
+    assert decision.demand_per_s > 17.0
+
+
+# -- Learning -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("attainment", "higher"), [(1.0, True), (0.95, False)])
+def test_the_allowance_follows_the_budget(attainment: float, higher: bool) -> None:
+    state = PlannerState(pace=Pace(factor=1.0, requests_per_window=600.0, counted_at_s=0.0))
+    for minute in range(1, 60):
+        seen = look(
+            10.0,
+            shape(2, 2),
+            now_s=60.0 * minute,
+            attainment=Figure(value=attainment, samples=600),
+        )
+        state = paced(seen, state, settings=PlannerSettings())
+    assert state.pace is not None
+    assert (state.pace.factor > 2) if higher else (state.pace.factor < 0.5)
+    assert PlannerSettings().pace_least <= state.pace.factor <= PlannerSettings().pace_most
+
+
+def test_a_window_is_counted_once() -> None:
+    state = PlannerState(pace=Pace(factor=1.0, requests_per_window=600.0, counted_at_s=0.0))
+    for tick in range(1, 4):
+        seen = look(10.0, shape(2, 2), now_s=15.0 * tick, attainment=Figure(value=1.0, samples=600))
+        state = paced(seen, state, settings=PlannerSettings())
+    assert state.pace is not None
+    assert state.pace.factor == 1.0
+
+
+def test_misses_that_the_model_does_not_see_lower_the_capacity_within_bounds() -> None:
+    state = PlannerState()
+    for _ in range(5):
+        state = experienced(state, attainment=0.93, predicted=0.99, requests=600, passed_s=60)
+    assert state.capacity_factor < 1
+    for _ in range(500):
+        state = experienced(state, attainment=0.5, predicted=0.99, requests=600, passed_s=60)
+    assert state.capacity_factor == pytest.approx(0.8)
+
+
+def test_noise_around_the_prediction_teaches_nothing() -> None:
+    state = PlannerState()
+    for attainment in (0.992, 0.988, 0.991, 0.989) * 5:
+        state = experienced(state, attainment=attainment, predicted=0.99, requests=600, passed_s=60)
+    assert state.capacity_factor == 1.0
+
+
+# -- Without a table ------------------------------------------------------------------------------------------
+
+
+def test_without_a_table_the_size_is_held_and_a_missed_objective_adds() -> None:
+    missed = Figure(value=0.9, samples=600)
+    decision, current, _ = watched(Planner(timing={}), 8.0, shape(4, 2), looks=12, attainment=missed)
+    assert current.tensor_parallel_size == 4
+    assert current.replicas > 2
+    assert decision.candidates == ()
+
+
+def test_without_a_table_only_what_was_proven_is_taken_away() -> None:
+    good = Figure(value=0.999, samples=600)
+    planner = Planner(timing={})
+    busy, current, _ = watched(planner, 8.0, shape(4, 4), looks=40, attainment=good)
+    assert current == shape(4, 4)
+    _, current, _ = watched(planner, 2.0, current, looks=60, from_s=600.0, state=busy.state, attainment=good)
+    assert 1 <= current.replicas < 4
+
+
+# -- Words ----------------------------------------------------------------------------------------------------
+
+
+def test_every_candidate_but_the_chosen_one_says_why_it_lost() -> None:
+    decision = Planner(timing=TIMING).decide(look(20.0, shape(2, 2)))
+    chosen = [one for one in decision.candidates if one.rejected is None]
+    assert [one.shape for one in chosen] == [decision.shape]
+    assert decision.candidates[0].shape == decision.shape
+    assert decision.runner_up == decision.candidates[1].shape
+    assert len(decision.candidates) <= 64
+    assert any("more than" in said for said in decision.would_change)
