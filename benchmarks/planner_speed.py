@@ -19,6 +19,7 @@ from paceline.planner import (
     NodeGpus,
     Observation,
     Planner,
+    PlannerSettings,
     PlannerState,
     Shape,
     StartTime,
@@ -69,7 +70,9 @@ def _observation(rng: np.random.Generator, *, now_s: float, current: Shape, goal
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--looks", type=int, default=5760, help="15 s apart: 5760 are a day")
-    looks = parser.parse_args().looks
+    parser.add_argument("--candidates", type=int, default=64, help="listed in a decision; simulations list 1")
+    asked = parser.parse_args()
+    looks: int = asked.looks
     target = LatencyTarget(
         name="all", max_prompt_tokens=None, ttft_ms=1000, ttft_per_thousand_prompt_tokens_ms=0, tpot_ms=50
     )
@@ -80,7 +83,10 @@ def main() -> None:
         min_replicas=1,
         max_replicas=64,
     )
-    planner = Planner(timing=load_table("llama-3.1-70b", "fp8", "h200").by_tensor_parallel_size)
+    planner = Planner(
+        timing=load_table("llama-3.1-70b", "fp8", "h200").by_tensor_parallel_size,
+        settings=PlannerSettings(max_candidates=asked.candidates),
+    )
     rng = np.random.default_rng(0)
     state, current = PlannerState(), Shape(tensor_parallel_size=2, replicas=4)
     took_s, candidates = [], []

@@ -29,10 +29,14 @@ def candidates_of(
     state: PlannerState,
     settings: PlannerSettings,
 ) -> tuple[Candidate, ...]:
-    """Those next to the answer, at every size; the best first, and the chosen one before all."""
-    count = max(settings.max_candidates // max(len(ladders), 1), 1)
+    """Those next to the answer, at every size; the best first, and the chosen one before all.
+
+    Where not even one of each size may be listed, those of the chosen size alone.
+    """
+    listed = ladders if settings.max_candidates >= len(ladders) else (choice.ladder,)
+    count = max(settings.max_candidates // len(listed), 1)
     found: list[Candidate] = []
-    for one in ladders:
+    for one in listed:
         mine = one.size == choice.shape.tensor_parallel_size
         needed = one.least(choice.allowed_miss if mine else _allowed_at(choice, one, observation))
         around = choice.shape.replicas if mine else needed or one.most
@@ -115,14 +119,14 @@ def _rejected(
     observation: Observation,
     state: PlannerState,
 ) -> str:
-    miss, replicas = float(one.miss[index]), int(one.replicas[index])
-    budget = 1 - observation.goal.objective
-    if one.floor_miss >= budget:
-        return f"one request alone misses in {one.floor_miss:.1%} of all cases: {budget:.1%} are allowed"
+    replicas = int(one.replicas[index])
+    budget, floor = 1 - observation.goal.objective, one.floor_miss
+    if floor >= budget:
+        return f"one request alone misses in {floor:.1%} of all cases: {budget:.1%} are allowed"
     if replicas > one.room.most:
         return f"only {one.room.most} fit ({one.room.limit})"
     if needed is None or replicas < needed:
-        return f"{miss:.2%} of requests would miss: too near to the {budget:.2%} that are allowed"
+        return f"{float(one.miss[index]):.2%} of requests would miss: too near to the {budget:.2%} that are allowed"
     gpus, chosen = one.size * replicas, choice.shape.gpus
     if gpus > chosen or mine:
         return f"{gpus} GPUs are more than the {chosen} that do"

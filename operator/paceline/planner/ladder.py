@@ -44,8 +44,13 @@ class Ladder:
 
     def least(self, allowed_miss: float) -> int | None:
         """The fewest replicas expected to miss no more; None if none on the ladder does."""
-        enough = np.flatnonzero(self.miss <= allowed_miss)
-        return int(self.replicas[enough[0]]) if enough.size else None
+        first = int(self._rising.searchsorted(-allowed_miss))
+        return int(self.replicas[first]) if first < self.replicas.size else None
+
+    @cached_property
+    def _rising(self) -> Floats:
+        """`miss` falls with the replicas: negated, it can be searched."""
+        return -self.miss
 
     def miss_at(self, replicas: int) -> float:
         index = int(np.searchsorted(self.replicas, replicas))

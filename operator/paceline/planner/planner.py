@@ -26,7 +26,7 @@ from paceline.planner.pacing import paced
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.settings import PlannerSettings
 from paceline.planner.size_change import with_needs
-from paceline.planner.state import Blend, PlannerState
+from paceline.planner.state import Blend, Calibration, PlannerState
 from paceline.planner.surface import Surface
 from paceline.planner.trust import Assessment, assess
 from paceline.planner.workload import mix_of, remembered
@@ -60,6 +60,7 @@ class Planner:
         self._settings = settings or PlannerSettings()
         self._surfaces: dict[tuple[object, ...], Surface] = {}
         self._mixes: dict[Blend, Mix | None] = {}
+        self._scaled: tuple[tuple[Calibration, ...], dict[int, float]] | None = None
 
     def decide(self, observation: Observation, state: PlannerState | None = None) -> Decision:
         before = state or PlannerState()
@@ -191,7 +192,7 @@ class Planner:
 
     def _surface(self, observation: Observation, state: PlannerState, blend: Blend, size: int) -> Surface:
         goal = observation.goal
-        scale = calibration.scales(state.calibrations, self._timing)[size]
+        scale = self._scales(state.calibrations)[size]
         held = next((one for one in observation.groups if one.tensor_parallel_size == size), None)
         kv_cache_tokens = held.kv_cache_tokens if held is not None else None
         key = (
@@ -217,6 +218,11 @@ class Planner:
                 self._surfaces.pop(next(iter(self._surfaces)))
             self._surfaces[key] = found
         return found
+
+    def _scales(self, known: tuple[Calibration, ...]) -> dict[int, float]:
+        if self._scaled is None or self._scaled[0] != known:
+            self._scaled = known, calibration.scales(known, self._timing)
+        return self._scaled[1]
 
     def _mix(self, blend: Blend | None) -> Mix | None:
         if blend is None:

@@ -21,6 +21,8 @@ _SHARES: Final = np.array(
 )
 _REPLICAS: Final = np.array([1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 24.0])
 _INVERSE: Final = 1 / _REPLICAS[::-1]
+_SHARE_WIDTHS: Final = np.diff(_SHARES)
+_INVERSE_WIDTHS: Final = np.diff(_INVERSE)
 _LEAST_MISS: Final = 1e-6
 
 
@@ -36,7 +38,7 @@ class Surface:
         miss = np.maximum.accumulate(miss, axis=0)
         miss = np.minimum.accumulate(miss, axis=1)
         times = (one.reshape(share.shape) for one in outlook.percentiles())
-        self._fields = np.stack([np.log(miss), *times])[:, :, ::-1]
+        self._fields = np.ascontiguousarray(np.stack([np.log(miss), *times])[:, :, ::-1])
         self.floor_attainment = float(1 - miss[0, -1])
         """Of requests that meet no other: no number of replicas goes beyond it."""
 
@@ -70,15 +72,21 @@ class Surface:
 
     def _at(self, fields: Floats, rate: Floats, replicas: Floats) -> Floats:
         """Bilinear in the share of the highest rate and in 1/replicas, over the last two axes of `fields`."""
-        row, down = _place(rate / self.most_rate, _SHARES)
-        column, across = _place(1 / replicas, _INVERSE)
-        low, high = fields[..., row, column], fields[..., row + 1, column]
-        low = low + (fields[..., row, column + 1] - low) * across
-        high = high + (fields[..., row + 1, column + 1] - high) * across
-        return np.asarray(low + (high - low) * down)
+        row, down = _place(rate / self.most_rate, _SHARES, _SHARE_WIDTHS)
+        column, across = _place(1 / replicas, _INVERSE, _INVERSE_WIDTHS)
+        flat = fields.reshape(*fields.shape[:-2], -1)
+        corner = row * _INVERSE.size + column
+        low, high = flat.take(corner, axis=-1), flat.take(corner + _INVERSE.size, axis=-1)
+        low += (flat.take(corner + 1, axis=-1) - low) * across
+        high += (flat.take(corner + _INVERSE.size + 1, axis=-1) - high) * across
+        high -= low
+        high *= down
+        low += high
+        return np.asarray(low)
 
 
-def _place(value: Floats, knots: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
-    left = np.minimum(np.maximum(knots.searchsorted(value) - 1, 0), knots.size - 2)
-    low = knots[left]
-    return left, np.minimum(np.maximum((value - low) / (knots[left + 1] - low), 0.0), 1.0)
+def _place(value: Floats, knots: Floats, widths: Floats) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Left knot and the share of the way to the next. The inner knots alone decide: beyond is the last interval."""
+    left = knots[1:-1].searchsorted(value)
+    part = (value - knots.take(left)) / widths.take(left)
+    return left, np.minimum(np.maximum(part, 0.0), 1.0)

@@ -276,3 +276,13 @@ def test_every_candidate_but_the_chosen_one_says_why_it_lost() -> None:
     assert decision.runner_up == decision.candidates[1].shape
     assert len(decision.candidates) <= 64
     assert any("more than" in said for said in decision.would_change)
+
+
+def test_fewer_candidates_change_the_list_and_not_the_answer() -> None:
+    terse = Planner(timing=TIMING, settings=PlannerSettings(max_candidates=1))
+    for rate in (2.0, 20.0, 90.0):
+        seen = look(rate, shape(2, 2))
+        full, short = Planner(timing=TIMING).decide(seen), terse.decide(seen)
+        assert short.candidates == full.candidates[:1]
+        assert (short.shape, short.message, short.predicted) == (full.shape, full.message, full.predicted)
+        assert short.state == full.state

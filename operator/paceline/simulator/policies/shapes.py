@@ -70,6 +70,8 @@ class Paceline:
         objective: float | None = None,
     ) -> None:
         """`timing`: the prior. `sizes`: fewer than the service allows. `objective`: another than the service's."""
+        # A shape is all that is asked for here: the other candidates are not put into words.
+        settings = replace(settings or PlannerSettings(), max_candidates=1)
         self._planner = Planner(timing=timing, settings=settings)
         self._sizes = sizes
         self._objective = objective
