@@ -21,7 +21,7 @@ from tests.integration.controller.load_page import LoadPage, load_page
 from tests.integration.controller.operators import Operator, Operators, bury
 from tests.integration.metrics.prometheus_server import PrometheusServer
 
-pytestmark = pytest.mark.apiserver
+pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 
 PERIOD_S, WINDOW_S = 1, 10
 ONE, MANY = 2.0, 16.0

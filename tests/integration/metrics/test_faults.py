@@ -14,7 +14,7 @@ from tests.integration.metrics import faults
 from tests.integration.metrics.faults import Proxy
 from tests.integration.metrics.world import KEY, RULES, APod, World
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
 
 
 def all_unknown(metrics: ServiceMetrics) -> None:

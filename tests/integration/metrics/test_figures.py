@@ -17,7 +17,7 @@ from paceline.planner import Lengths
 from tests.integration.metrics.prometheus_server import SCRAPE_S
 from tests.integration.metrics.world import RULES, World
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
 
 
 async def test_the_figures_are_those_of_the_load(one: World) -> None:

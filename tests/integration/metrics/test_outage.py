@@ -10,7 +10,7 @@ import pytest
 from paceline.metrics import MetricsSource, ServiceFacts, ServiceMetrics
 from tests.integration.metrics.world import KEY, World
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
 
 
 async def ticks(one: World, source: MetricsSource, *, count: int = 6, every_s: float = 0.5) -> ServiceMetrics:

@@ -21,7 +21,7 @@ from tests.integration.metrics.faults import Proxies, Proxy
 from tests.integration.metrics.prometheus_server import SCRAPE_S, PrometheusServer, Target
 from tests.integration.metrics.world import KEY, RULES, World
 
-pytestmark = pytest.mark.asyncio(loop_scope="package")
+pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
 
 ADDON = Path(__file__).parents[3] / "e2e" / "cluster" / "addons" / "prometheus.yaml"
 
