@@ -53,7 +53,16 @@ class Chooser:
     def choose(self) -> Choice:
         """The current size is on the ladders, or some other is: the caller made sure."""
         mine = self._mine()
-        change = change_of(
+        change = self._change(mine)
+        if change is not None:
+            return self._moved(change)
+        return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
+
+    def _change(self, mine: Ladder | None) -> Change | None:
+        """None on a remembered rate: it may add replicas, and a start of every one is too much for it."""
+        if mine is not None and self.demand.measured_per_s is None:
+            return None
+        return change_of(
             self.observation,
             self.state,
             mine=mine,
@@ -66,9 +75,6 @@ class Chooser:
             cached_share=self.cached_share,
             settings=self.settings,
         )
-        if change is not None:
-            return self._moved(change)
-        return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
 
     def allowed(self, one: Ladder) -> float:
         """Misses that may be expected before replicas are added: a share of what the floor leaves, as the budget
@@ -162,6 +168,10 @@ class Chooser:
             reason, why = self._why_more(mine)
             return wanted, reason, why
         if current.replicas < least_replicas(self._goal):
+            least = least_replicas(self._goal)
+            fits = mine.room.most
+            if fits < least:
+                return wanted, "Limited", f"the spec asks for {least} replicas or more, and {fits} can be had"
             return wanted, "Limited", "the fewest replicas that the spec allows"
         if safe.replicas >= current.replicas:
             return current, "Steady", "this is enough, and one less would not be"
@@ -195,6 +205,8 @@ class Chooser:
 
     def _short(self, mine: Ladder, *, feasible: bool, reason: Reason, why: str) -> tuple[Reason, str]:
         """This size is not enough, and yet it stays."""
+        if feasible and self.demand.measured_per_s is None:
+            return "MetricsUnknown", f"{why}; another size would do, once the request rate is known"
         if feasible and self.observation.changing:
             return "ChangeUnderWay", f"{why}; another size would do, after the change under way"
         if feasible and not dwelt(self.observation, self.state):

@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from paceline.planner import (
@@ -179,6 +179,7 @@ def test_tighter_targets_never_ask_for_less(rate: float, ttft_ms: int, tpot_ms: 
 
 
 @few
+@example(rate=30.16, current=shape(1, 1), unknown=Figure(value=None, age_s=None, samples=None, trust="Fresh"))
 @given(st.floats(0.1, 60.0), shapes, figures.filter(lambda one: one.fresh is None))
 def test_an_unknown_rate_never_lowers(rate: float, current: Shape, unknown: Figure) -> None:
     state = after(rate, current, looks=3)

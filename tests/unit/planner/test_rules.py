@@ -155,6 +155,14 @@ def test_a_refused_shape_is_not_tried_again() -> None:
     assert decision.shape.replicas <= 4 or decision.shape.tensor_parallel_size != 2
 
 
+def test_fewer_than_the_spec_asks_for_is_told_with_what_can_be_had() -> None:
+    asked = goal(allowed_tensor_parallel_sizes=(2,), min_replicas=2)
+    decision = Planner(timing=TIMING).decide(look(0.5, shape(2, 1), refused=(shape(2, 2),), goal=asked))
+    assert decision.shape == shape(2, 1)
+    assert decision.reason == "Limited"
+    assert "2 replicas or more, and 1 can be had" in decision.message
+
+
 def test_under_a_cap_the_loss_is_told() -> None:
     seen = look(60.0, shape(2, 2), nodes=nodes(1, used=4), goal=goal(allowed_tensor_parallel_sizes=(2,)))
     decision = Planner(timing=TIMING).decide(seen)
