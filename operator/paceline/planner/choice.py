@@ -53,28 +53,22 @@ class Chooser:
     def choose(self) -> Choice:
         """The current size is on the ladders, or some other is: the caller made sure."""
         mine = self._mine()
-        change = self._change(mine)
-        if change is not None:
-            return self._moved(change)
-        return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
-
-    def _change(self, mine: Ladder | None) -> Change | None:
-        """None on a remembered rate: it may add replicas, and a start of every one is too much for it."""
-        if mine is not None and self.demand.measured_per_s is None:
-            return None
-        return change_of(
+        change = change_of(
             self.observation,
             self.state,
+            demand=self.demand,
             mine=mine,
             ladders=self.ladders,
             allowed=self.allowed,
             strict=self.strict,
             floor_noise=self._floor_noise,
             tried=self.tried,
-            look_ahead_s=self.demand.look_ahead_s,
             cached_share=self.cached_share,
             settings=self.settings,
         )
+        if change is not None:
+            return self._moved(change)
+        return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
 
     def allowed(self, one: Ladder) -> float:
         """Misses that may be expected before replicas are added: a share of what the floor leaves, as the budget
@@ -167,11 +161,11 @@ class Chooser:
         if wanted.replicas > current.replicas:
             reason, why = self._why_more(mine)
             return wanted, reason, why
-        if current.replicas < least_replicas(self._goal):
-            least = least_replicas(self._goal)
-            fits = mine.room.most
-            if fits < least:
-                return wanted, "Limited", f"the spec asks for {least} replicas or more, and {fits} can be had"
+        least = least_replicas(self._goal)
+        if current.replicas < least:
+            if mine.room.most < least:
+                why = f"the spec asks for {least} replicas or more, and {mine.room.most} can be had"
+                return wanted, "Limited", why
             return wanted, "Limited", "the fewest replicas that the spec allows"
         if safe.replicas >= current.replicas:
             return current, "Steady", "this is enough, and one less would not be"

@@ -2,7 +2,8 @@
 
 Two reasons are good enough. The floor: one request alone misses its targets at this size, which no number of
 replicas helps. Or money: another size has needed clearly fewer GPUs for a while, and what it saves over the
-expected stay pays for the change. One change at a time, and never two within the dwell time.
+expected stay pays for the change. One change at a time, never two within the dwell time, and none on a remembered request
+rate: that may add replicas, and a start of every one is too much for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from paceline.planner.decision import Reason
+from paceline.planner.demand import Demand
 from paceline.planner.ladder import Ladder
 from paceline.planner.observation import Observation
 from paceline.planner.settings import PlannerSettings
@@ -59,18 +61,20 @@ def change_of(
     observation: Observation,
     state: PlannerState,
     *,
+    demand: Demand,
     mine: Ladder | None,
     ladders: Sequence[Ladder],
     allowed: Allowed,
     strict: Allowed,
     floor_noise: float,
     tried: frozenset[int],
-    look_ahead_s: float,
     cached_share: float,
     settings: PlannerSettings,
 ) -> Change | None:
     """The change to make now; None: stay."""
     if observation.changing or not dwelt(observation, state):
+        return None
+    if mine is not None and demand.measured_per_s is None:
         return None
     budget = 1 - observation.goal.objective
     others = [
@@ -93,7 +97,7 @@ def change_of(
         allowed=allowed,
         strict=strict,
         tried=tried,
-        look_ahead_s=look_ahead_s,
+        look_ahead_s=demand.look_ahead_s,
         cached_share=cached_share,
         settings=settings,
     )
