@@ -1,7 +1,7 @@
 """The same promises with stock vLLM and real weights: SmolLM2-135M on this machine's CPU, one request a second.
 
-One in four seconds where the tensor-parallel size changes: three ranks that wait for each other in busy loops, sixty
-times a step, get a few steps a second from two cores, and more would only queue.
+One in four seconds, and fewer requests, where the tensor-parallel size changes: three ranks on two cores were seen to
+make two to six steps a second, and more would only queue.
 """
 
 from __future__ import annotations
