@@ -10,8 +10,9 @@ A change of what shapes an engine pod is a *surge*: new pods first, old ones aft
   grow.
 * `Draining` goes only forward. It ends when the old variant has no replicas; its pods drain aside, and
   their GPUs are counted as draining until they are gone.
-* A variant that leaves keeps as many serving pods as the one that stays still lacks, so no step of ours
-  takes the service below what is asked for, in whatever order the cluster moves.
+* A variant that leaves, or that comes and is asked for fewer by now, keeps as many serving pods as the one
+  that stays still lacks, so no step of ours takes the service below what is asked for, in whatever order
+  the cluster moves.
 * A variant that never served has nothing to keep: it leaves at once, so that it holds no GPUs that the next
   needs.
 
@@ -229,13 +230,16 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
         replicas[current.name] = max(count, current.replicas) if starting else count
         if asked < replicas[current.name] and not starting:
             waiting = disturbance(current, around=around)
+    lacking = asked - safe_serving(current, around=around)
     if starting and transition is not None and transition.to_variant is not None:
         replicas[transition.to_variant] = (
-            next_replicas(coming, asked=situation.asked.replicas, around=around)
+            max(
+                next_replicas(coming, asked=situation.asked.replicas, around=around),
+                surplus_replicas(coming, lacking=lacking, around=around),
+            )
             if coming is not None
             else situation.asked.replicas
         )
-    lacking = asked - safe_serving(current, around=around)
     for one in roles.surplus:
         replicas[one.name] = surplus_replicas(one, lacking=lacking, around=around)
     remove = _removable(situation, replicas)

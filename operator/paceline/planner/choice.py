@@ -133,6 +133,8 @@ class Chooser:
         if needed is None:
             limit = self._limit(mine)
             reason, why = self._short(mine, feasible=feasible, reason=reason, why=why)
+        elif mine.room.most < least_replicas(self._goal):
+            limit = mine.room.limit
         elif needed < least_replicas(self._goal) == shape.replicas:
             limit = "MinReplicas"
         return Choice(

@@ -246,6 +246,20 @@ def test_scaling_down_in_mid_change_leaves_the_old_variant_whole(cluster: Cluste
     assert cluster.variants()[old] == 2
 
 
+def test_scaling_down_in_mid_change_keeps_the_new_pods_that_stand_in_for_lost_ones(cluster: Cluster) -> None:
+    old, new = begin(cluster)
+    for pod in cluster.live(new):
+        cluster.make_ready(pod)
+    for pod in cluster.live(old):
+        cluster.make_ready(pod, ready=False)
+    cluster.run_controllers()
+    cluster.edit({"scaling": {"replicas": 1}})
+    cluster.reconcile()
+    assert cluster.variants() == {old: 2, new: 2}
+    cluster.settle()
+    assert cluster.variants() == {new: 1}
+
+
 def test_no_change_begins_while_the_router_pods_are_replaced(cluster: Cluster) -> None:
     cluster.router_holds_still = True
     cluster.run_controllers()

@@ -161,6 +161,7 @@ def test_fewer_than_the_spec_asks_for_is_told_with_what_can_be_had() -> None:
     assert decision.shape == shape(2, 1)
     assert decision.reason == "Limited"
     assert "2 replicas or more, and 1 can be had" in decision.message
+    assert decision.limit == "Refused"
 
 
 def test_under_a_cap_the_loss_is_told() -> None:
