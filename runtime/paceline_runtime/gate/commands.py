@@ -75,6 +75,13 @@ class Worker(click.ParamType[str]):
 @click.option("--targets", type=click.Path(path_type=Path), help="targets.json: histogram edges.")
 @click.option("--max-held-requests", type=click.IntRange(min=0), default=100, show_default=True)
 @click.option("--max-hold-seconds", type=click.FloatRange(min=0), default=30, show_default=True)
+@click.option(
+    "--keep-alive-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=15,
+    show_default=True,
+    help="A held stream gets a comment this often.",
+)
 @click.option("--max-request-seconds", type=click.FloatRange(min=0, min_open=True), required=True)
 @click.option("--socket", type=click.Path(path_type=Path), default=SOCKET, show_default=True)
 @click.option("--no-discovery", is_flag=True, help="No Kubernetes: the workers are those given.")
@@ -93,6 +100,7 @@ def gate(
     targets: Path | None,
     max_held_requests: int,
     max_hold_seconds: float,
+    keep_alive_seconds: float,
     max_request_seconds: float,
     socket: Path,
     no_discovery: bool,
@@ -116,7 +124,9 @@ def gate(
         service=service,
         router_url=router_url,
         engines=engines,
-        limits=Limits(max_hold_s=max_hold_seconds, max_request_s=max_request_seconds),
+        limits=Limits(
+            max_hold_s=max_hold_seconds, max_request_s=max_request_seconds, keep_alive_s=keep_alive_seconds
+        ),
         max_held=max_held_requests,
         host=host,
         port=port,

@@ -2,7 +2,8 @@
 
 The proxy lets every request through the door; when the router says that it has no worker, or does not answer
 (it is restarting), the door shuts and requests wait until a probe finds a worker again. How many wait, and
-for how long, is bounded. It must not send anything itself, and a held client gets no byte.
+for how long, is bounded. It must not send anything itself; what a held client is given meanwhile is the
+proxy's affair.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class Hold:
     @property
     def held(self) -> int:
         return self._held
+
+    @property
+    def is_open(self) -> bool:
+        return self._open.is_set()
 
     def shut(self) -> None:
         """Shut the door, because the router has no worker or does not answer. It opens by itself."""

@@ -18,11 +18,11 @@ from paceline_core import Targets, TargetsError
 
 log = structlog.get_logger(__name__)
 
-TTFT_EDGES_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Edges of the time to first token besides the targets: a loopback emulator at one end, a held request at
-the other."""
+TTFT_EDGES_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Edges of the time to first token besides the targets: a loopback emulator at one end, at the other a request
+that waited while an engine loaded its weights."""
 
-HOLD_EDGES_S: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+HOLD_EDGES_S: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 CutReason = Literal["max_request_seconds", "engine_lost"]
 UnservedReason = Literal["hold_full", "no_engine", "body_too_late", "engine_lost", "router_error"]

@@ -12,9 +12,15 @@ from typing import Final
 
 from aiohttp import web
 
-RETRY_AFTER_S: Final = "1"
-"""Sent with every 429 and 503 that carries no Retry-After of its own: the router's list is looked at four
-times a second while requests are held, and engines free a place in about a step."""
+RETRY_AFTER_S: Final = 1
+"""Sent with every 429 and 503 that carries no Retry-After of its own: engines free a place in about a step."""
+
+_HOLD_SHARE: Final = 0.1
+"""Of the longest hold, the time after which one that found no place, or no engine, may try again: who may be
+held for minutes waits for a start, and one second would have every client ask hundreds of times."""
+
+_LONGEST_RETRY_S: Final = 30
+"""Clients of OpenAI's own library do as they are told up to a minute, and try twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +31,14 @@ class OpenAIError:
     type: str
     code: str
     message: str
+    retry_after_s: int = RETRY_AFTER_S
 
     def body(self) -> bytes:
         error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
         return json.dumps({"error": error}, separators=(",", ":")).encode()
 
     def response(self) -> web.Response:
-        headers = {"Retry-After": RETRY_AFTER_S} if self.status in (429, 503) else {}
+        headers = {"Retry-After": str(self.retry_after_s)} if self.status in (429, 503) else {}
         return web.Response(
             status=self.status, body=self.body(), content_type="application/json", headers=headers
         )
@@ -63,18 +70,6 @@ BODY_TOO_LATE: Final = OpenAIError(
     code="request_timeout",
     message="The request body did not arrive in time.",
 )
-HOLD_FULL: Final = OpenAIError(
-    status=429,
-    type="rate_limit_error",
-    code="hold_full",
-    message="No engine is ready and the places to wait for one are taken. Try again.",
-)
-NO_ENGINE: Final = OpenAIError(
-    status=503,
-    type="service_unavailable",
-    code="no_engine",
-    message="No engine became ready while the request was held. Try again.",
-)
 ENGINE_LOST: Final = OpenAIError(
     status=502,
     type="server_error",
@@ -87,6 +82,30 @@ STREAM_LOST: Final = OpenAIError(
     code="engine_lost",
     message="The connection to the engine was lost in the middle of the answer.",
 )
+
+
+def hold_full(max_hold_s: float) -> OpenAIError:
+    return OpenAIError(
+        status=429,
+        type="rate_limit_error",
+        code="hold_full",
+        message="No engine is ready and the places to wait for one are taken. Try again.",
+        retry_after_s=_retry_after_s(max_hold_s),
+    )
+
+
+def no_engine(max_hold_s: float) -> OpenAIError:
+    return OpenAIError(
+        status=503,
+        type="service_unavailable",
+        code="no_engine",
+        message="No engine became ready while the request was held. Try again.",
+        retry_after_s=_retry_after_s(max_hold_s),
+    )
+
+
+def _retry_after_s(max_hold_s: float) -> int:
+    return max(RETRY_AFTER_S, min(round(max_hold_s * _HOLD_SHARE), _LONGEST_RETRY_S))
 
 
 def body_too_large(limit_bytes: int) -> OpenAIError:

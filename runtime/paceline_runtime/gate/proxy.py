@@ -10,12 +10,14 @@ the connection, not an engine, was what failed:
                                                RESENDS times: a request that kills engines must not kill all
     an engine answered, with whatever status   pass it on; 429 and 503 are the engine's own word
 
-It must not decode bodies, buffer answers, or choose engines.
+A client that is held for long and asked for a stream is given comments meanwhile (`early_stream`). It must not
+decode bodies, buffer answers, or choose engines.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +31,7 @@ from yarl import URL
 from paceline_core import CLIENT_ERROR_STATUS, ELAPSED_HEADER
 from paceline_runtime.gate import allowlist, openai_error
 from paceline_runtime.gate.drain import Drain
+from paceline_runtime.gate.early_stream import EarlyStream
 from paceline_runtime.gate.hold import Hold, HoldExpired, HoldFull
 from paceline_runtime.gate.keys import Keys
 from paceline_runtime.gate.metrics import CutReason, Metrics, UnservedReason
@@ -77,16 +80,22 @@ class Limits:
 
     max_hold_s: float
     max_request_s: float
+    keep_alive_s: float
+    """A held stream gets a comment this often. The shortest time-out in common use between a client and a gate is
+    30 s (a load balancer's default for a whole answer), the commonest 60 s of silence."""
+
     max_body_bytes: int = 32 * 1024 * 1024
 
 
 class _Refused(Exception):
-    """The request ends with an error of the gate's own; `unserved` where no engine counts it."""
+    """The request ends with an error of the gate's own; `unserved` where no engine counts it, `begun` where its
+    client has been given a stream already."""
 
     def __init__(self, error: OpenAIError, *, unserved: UnservedReason | None = None) -> None:
         super().__init__(error.code)
         self.error = error
         self.unserved = unserved
+        self.begun: web.StreamResponse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +125,10 @@ class _TextError:
 
     status: int
     text: bytes
+
+    @property
+    def message(self) -> str:
+        return self.text.decode("utf-8", "replace").strip() or f"HTTP status {self.status}"
 
     def no_worker(self) -> bool:
         """Whether the router says that it has nowhere to send the request."""
@@ -160,13 +173,17 @@ class Proxy:
                 route = self._admit(request)
                 if arrival := route.method == "POST":
                     self._metrics.arrivals.inc()
-                response = await self._answer(request, route, arrived_s=arrived_s)
+                response, status = await self._answer(request, route, arrived_s=arrived_s)
             except _Refused as refused:
                 if arrival and refused.unserved is not None:
                     self._metrics.unserved.labels(refused.unserved).inc()
+                status = refused.error.status
+                if (begun := refused.begun) is not None:
+                    await begun.write(refused.error.event())
+                    await begun.write_eof()
+                    return begun
                 response = refused.error.response()
                 self._leave(response)
-            status = response.status
             return response
         except (asyncio.CancelledError, ConnectionError):
             status = CLIENT_LEFT
@@ -187,18 +204,25 @@ class Proxy:
 
     async def _answer(
         self, request: web.BaseRequest, route: allowlist.Route, *, arrived_s: float
-    ) -> web.StreamResponse:
+    ) -> tuple[web.StreamResponse, int]:
+        """And the status that the request counts with: a stream that was begun while it was held says 200,
+        whatever came of it."""
         body = await self._body(request)
         outgoing = _Outgoing(route=route, headers=_sent_on(request.headers), body=body)
-        answer, until_s = await self._reach(outgoing, arrived_s=arrived_s)
-        if isinstance(answer, _TextError):
-            message = answer.text.decode("utf-8", "replace").strip() or f"HTTP status {answer.status}"
-            raise _Refused(
-                openai_error.passed_on(answer.status, message=message),
-                unserved=None if answer.status in CLIENT_ERROR_STATUS else "router_error",
-            )
+        early = EarlyStream(request, body=body, every_s=self._limits.keep_alive_s, before_head=self._leave)
+        try:
+            answer, until_s = await self._reach(outgoing, early, arrived_s=arrived_s)
+        except _Refused as refused:
+            await early.stop()
+            refused.begun = early.begun
+            raise
+        finally:
+            await early.stop()
         async with answer.upstream:
-            return await self._pass_through(request, answer, arrived_s=arrived_s, until_s=until_s)
+            response = await self._pass_through(
+                request, answer, begun=early.begun, arrived_s=arrived_s, until_s=until_s
+            )
+        return response, answer.upstream.status
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         limit = self._limits.max_body_bytes
@@ -218,7 +242,9 @@ class Proxy:
             raise _Refused(openai_error.BODY_TOO_LATE, unserved="body_too_late") from None
         return bytes(body)
 
-    async def _reach(self, outgoing: _Outgoing, *, arrived_s: float) -> tuple[_Answer | _TextError, float]:
+    async def _reach(
+        self, outgoing: _Outgoing, early: EarlyStream, *, arrived_s: float
+    ) -> tuple[_Answer, float]:
         """Send until there is an answer to pass on, or until that is no longer allowed.
 
         The time that comes with the answer is when the request has run for as long as it may: that
@@ -229,12 +255,18 @@ class Proxy:
         was_held = False
         resends = 0
         while True:
+            if not self._hold.is_open:
+                early.start()
             try:
                 was_held |= await self._hold.pass_through(deadline_s=hold_until_s, was_held=was_held)
             except HoldFull:
-                raise _Refused(openai_error.HOLD_FULL, unserved="hold_full") from None
+                raise _Refused(
+                    openai_error.hold_full(self._limits.max_hold_s), unserved="hold_full"
+                ) from None
             except HoldExpired:
-                raise _Refused(openai_error.NO_ENGINE, unserved="no_engine") from None
+                raise _Refused(
+                    openai_error.no_engine(self._limits.max_hold_s), unserved="no_engine"
+                ) from None
             until_s = min(until_s, _now_s() + self._limits.max_request_s)
             try:
                 answer = await self._send(outgoing, elapsed_s=_now_s() - arrived_s, until_s=until_s)
@@ -248,8 +280,13 @@ class Proxy:
             if isinstance(answer, _TextError) and answer.no_worker():
                 self._hold.shut()
                 continue
-            if answer is not None and not (isinstance(answer, _TextError) and answer.send_failed()):
+            if isinstance(answer, _Answer):
                 return answer, until_s
+            if answer is not None and not answer.send_failed():
+                raise _Refused(
+                    openai_error.passed_on(answer.status, message=answer.message),
+                    unserved=None if answer.status in CLIENT_ERROR_STATUS else "router_error",
+                )
             if resends == RESENDS:
                 raise _Refused(openai_error.ENGINE_LOST, unserved="engine_lost")
             resends += 1
@@ -287,12 +324,22 @@ class Proxy:
             return _TextError(upstream.status, bytes(text))
 
     async def _pass_through(
-        self, request: web.BaseRequest, answer: _Answer, *, arrived_s: float, until_s: float
+        self,
+        request: web.BaseRequest,
+        answer: _Answer,
+        *,
+        begun: web.StreamResponse | None,
+        arrived_s: float,
+        until_s: float,
     ) -> web.StreamResponse:
-        response = self._begin(answer)
+        response = begun if begun is not None else self._begin(answer)
         await response.prepare(request)
         try:
             async with asyncio.timeout_at(until_s):
+                if begun is not None and not answer.is_stream:
+                    await response.write(await _as_event(answer))
+                    await response.write_eof()
+                    return response
                 if answer.first is not None:
                     await response.write(answer.first)
                 elif answer.is_stream and (first := await _next(answer.upstream)):
@@ -317,7 +364,7 @@ class Proxy:
         if upstream.status >= 400:
             headers["Content-Type"] = "application/json"
             if upstream.status in (429, 503):
-                headers.setdefault("Retry-After", openai_error.RETRY_AFTER_S)
+                headers.setdefault("Retry-After", str(openai_error.RETRY_AFTER_S))
         response = web.StreamResponse(status=upstream.status, reason=upstream.reason, headers=headers)
         self._leave(response)
         return response
@@ -341,7 +388,7 @@ class Proxy:
             self._metrics.unserved.labels("engine_lost").inc()
         self._metrics.cut.labels(reason).inc()
         log.warning("answer_cut", reason=reason)
-        if answer.is_stream:
+        if response.status == 200 and response.content_type == "text/event-stream":
             await response.write(error.event())
             await response.write_eof()
         elif request.transport is not None:
@@ -361,6 +408,18 @@ async def _next(upstream: aiohttp.ClientResponse) -> bytes:
         return await upstream.content.readany()
     except (aiohttp.ClientError, ConnectionError) as error:
         raise _EngineLost(repr(error)) from error
+
+
+async def _as_event(answer: _Answer) -> bytes:
+    """An answer in one piece, in a stream that was begun before it came: an engine's error, most likely."""
+    body = bytearray(answer.first or b"")
+    while chunk := await _next(answer.upstream):
+        body += chunk
+    try:
+        return b"data: " + json.dumps(json.loads(body), separators=(",", ":")).encode() + b"\n\n"
+    except ValueError:
+        message = f"HTTP status {answer.upstream.status}"
+        return openai_error.passed_on(answer.upstream.status, message=message).event()
 
 
 def _sent_on(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
