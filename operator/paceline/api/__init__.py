@@ -19,7 +19,15 @@ from paceline.api.runtime import (
     Resources,
     Runtime,
 )
-from paceline.api.scaling import GpuBudget, Override, ReplicaBounds, ScaleDown, Scaling, Transition
+from paceline.api.scaling import (
+    GpuBudget,
+    Override,
+    ReplicaBounds,
+    ScaleDown,
+    ScaleToZero,
+    Scaling,
+    Transition,
+)
 from paceline.api.service import InferenceService, InferenceServiceSpec, ObjectMeta
 from paceline.api.slo import LatencyClass, Slo, TimePerOutputToken, TimeToFirstToken
 from paceline.api.status import (
@@ -86,6 +94,7 @@ __all__ = [
     "Router",
     "Runtime",
     "ScaleDown",
+    "ScaleToZero",
     "Scaling",
     "Shape",
     "Shapes",

@@ -18,8 +18,11 @@ class Hold(ApiModel):
     max_requests: Annotated[int, Field(ge=0, le=100_000)] = Field(
         default=100, description="Requests that one router pod holds. One more is answered 429. 0 holds none."
     )
-    max_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
-        default=30, description="Longest wait; then 503. The wait counts in the time to the first token."
+    max_seconds: Annotated[int, Field(ge=0, le=3600)] | None = Field(
+        default=None,
+        description="Longest wait; then 503. The wait counts in the time to the first token. Absent: 30, and "
+        "300 where spec.scaling.replicaBounds.min is 0, since an engine starts meanwhile; never longer than "
+        "spec.admission.maxRequestSeconds.",
     )
 
 

@@ -45,7 +45,11 @@ class ReplicaBounds(ApiModel):
         )
     )
 
-    min: Annotated[int, Field(ge=1, le=1000)] = Field(default=1, description="Fewest replicas.")
+    min: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1,
+        description="Fewest replicas. 0: in Auto, a service that nobody has asked for anything for "
+        "scaleToZero.idleSeconds holds no engine pod; the next request is held at the gate and starts one.",
+    )
     max: Annotated[int, Field(ge=1, le=1000)] = Field(description="Most replicas.")
 
 
@@ -82,11 +86,27 @@ class ScaleDown(ApiModel):
     )
 
 
+class ScaleToZero(ApiModel):
+    """When Auto gives back the last replica."""
+
+    idle_seconds: Annotated[int, Field(ge=10, le=604_800)] = Field(
+        default=1800,
+        description="Time without a request, none in flight and none held, after which the service goes to "
+        "zero. Time in which that is not known does not count.",
+    )
+
+
 class Scaling(ApiModel):
     """The shape of the service and who sets it."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            Rule(
+                cel="!has(self.scaleToZero) || (has(self.replicaBounds) && self.replicaBounds.min == 0)",
+                field_path=".scaleToZero",
+                message="nothing goes to zero unless spec.scaling.replicaBounds.min is 0: write that, or leave "
+                "this out",
+            ),
             Rule(
                 cel="!has(self.replicaBounds) || (self.replicas >= self.replicaBounds.min && self.replicas "
                 "<= self.replicaBounds.max)",
@@ -147,7 +167,9 @@ class Scaling(ApiModel):
         "status.decisions and changes nothing.",
     )
     replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="Number of replicas: what Manual holds and Auto starts from. Also written through /scale."
+        description="Number of replicas: what Manual holds and Auto starts from. Also written through "
+        "/scale. Never 0: nobody would start a replica for the next request; write mode Auto and "
+        "replicaBounds.min: 0."
     )
     tensor_parallel_size: TensorParallelSize = Field(
         description="GPUs that one replica spans (processes where resourceName is cpu): what Manual holds "
@@ -169,9 +191,27 @@ class Scaling(ApiModel):
     scale_down: ScaleDown = Field(
         default_factory=ScaleDown, description="How slowly Auto gives capacity back."
     )
+    scale_to_zero: ScaleToZero | None = Field(
+        default=None,
+        description="When Auto gives back the last replica, where replicaBounds.min is 0. Absent: after 1800 "
+        "idle seconds.",
+    )
     override: Override | None = Field(
         default=None, description="A shape that holds until a time, whatever the mode. Absent: none."
     )
+
+    @property
+    def idle_seconds(self) -> int | None:
+        """The idle time after which the service goes to zero; None where it never does."""
+        if self.replica_bounds is None or self.replica_bounds.min > 0:
+            return None
+        return (self.scale_to_zero or ScaleToZero()).idle_seconds
+
+    @property
+    def least_replicas(self) -> int:
+        """The bound below, in this mode. Only Auto goes to zero: in any other nobody would wake the service."""
+        least = self.replica_bounds.min if self.replica_bounds is not None else 1
+        return least if self.mode == "Auto" else max(least, 1)
 
 
 class Transition(ApiModel):

@@ -28,6 +28,14 @@ _PROMPT_LIMIT = (
     "self.admission.maxOutputTokens)"
 )
 
+_NEVER_ZERO = "(!has(self.scaling.replicaBounds) || self.scaling.replicaBounds.min > 0)"
+
+HOLD_S = 30
+"""Where at least one replica runs: it covers a router or an engine that is being replaced."""
+
+HOLD_FROM_ZERO_S = 300
+"""Where a request may find none: engines of 70B were seen to take two minutes from their creation to Ready."""
+
 
 class InferenceServiceSpec(ApiModel):
     """What the user wants."""
@@ -89,9 +97,31 @@ class InferenceServiceSpec(ApiModel):
                 "seconds, or a smaller maxOutputTokens",
             ),
             Rule(
-                cel="self.router.hold.maxSeconds <= self.admission.maxRequestSeconds",
+                cel="!has(self.router.hold.maxSeconds) || self.router.hold.maxSeconds <= "
+                "self.admission.maxRequestSeconds",
                 field_path=".router.hold.maxSeconds",
                 message="longer than spec.admission.maxRequestSeconds: write at most that",
+            ),
+            Rule(
+                cel=f"{_NEVER_ZERO} || !has(self.router.hold.maxSeconds) || self.router.hold.maxSeconds > 0",
+                field_path=".router.hold.maxSeconds",
+                message="spec.scaling.replicaBounds.min is 0, so a request must be held while an engine starts: "
+                "write longer than a start takes, or leave this out (300)",
+            ),
+            Rule(
+                cel=f"{_NEVER_ZERO} || self.router.hold.maxRequests > 0",
+                field_path=".router.hold.maxRequests",
+                message="spec.scaling.replicaBounds.min is 0, and only a held request starts an engine: write at "
+                "least 1",
+            ),
+            Rule(
+                cel=f"{_NEVER_ZERO} || self.router.hold.maxRequests * self.router.replicas <= "
+                "self.runtime.maxSequences + self.admission.maxQueuedRequestsPerReplica",
+                field_path=".router.hold.maxRequests",
+                message="spec.scaling.replicaBounds.min is 0, and times spec.router.replicas this is more than the "
+                "first replica takes at once (spec.runtime.maxSequences + "
+                "spec.admission.maxQueuedRequestsPerReplica), which would refuse the rest: write less, or more of "
+                "those",
             ),
             Rule(
                 cel="self.accelerator.resourceName != 'cpu' || self.model.quantization.weights != 'FP8' || "
@@ -139,6 +169,14 @@ class InferenceServiceSpec(ApiModel):
     observability: Observability = Field(
         default_factory=Observability, description="How Prometheus finds the pods."
     )
+
+    @property
+    def hold_seconds(self) -> int:
+        """The longest that a request waits at the gate, given or derived."""
+        if self.router.hold.max_seconds is not None:
+            return self.router.hold.max_seconds
+        usual = HOLD_S if self.scaling.idle_seconds is None else HOLD_FROM_ZERO_S
+        return min(usual, self.admission.max_request_seconds)
 
     @property
     def max_prompt_tokens(self) -> int:

@@ -115,6 +115,8 @@ def report(observed: Observed, made: Plan, *, is_live: bool, decision: Decision 
     if decision is not None:
         decided = planning.fleet_shape(decision.shape)
         yield f"  the planner: {said(decided)}, {decision.reason}: {decision.message}"
+    if not shape.replicas:
+        yield f"  at zero: a request that a gate holds starts one replica of TP{shape.tensor_parallel_size}"
     if not is_live:
         yield "  the service is not there yet"
     changes = list(_changes(observed, made))

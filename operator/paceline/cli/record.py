@@ -80,7 +80,7 @@ async def _ask(cluster: ClusterReader, source: MetricsSource, *, name: str, name
     asked = await ask(await look(cluster, _service_of(live), namespace), source)
     if asked is None:
         raise click.ClickException(
-            f"the planner has no say in {name}: it is Manual, paused, overridden, has not served yet, or no step "
+            f"the planner has no say in {name}: it is Manual, paused, overridden, at zero, has not served yet, or no step "
             "times are known of its model"
         )
     return asked

@@ -67,10 +67,10 @@ async def metrics_source(prometheus_url: str) -> AsyncIterator[MetricsSource]:
 
 
 async def ask(sight: Sight, source: MetricsSource) -> Asked | None:
-    """None where the planner has no say, or does not know the model."""
+    """None where the planner has no say, at zero too, or does not know the model."""
     observed = sight.observed
     standing = standing_shape(observed, observed_variants(observed))
-    if not planning.decides(observed) or standing is None:
+    if not planning.decides(observed) or standing is None or not standing.replicas:
         return None
     key = ServiceKey(observed.meta.namespace, observed.meta.name)
     planner = Planners().of(key, observed)

@@ -1,9 +1,11 @@
 """The closed loop's clock: every period it reads the metrics of all services, asks the planner, and hands the
 fleet an advice. Run by `process`; one loop for all services, no timer of kopf's (those add finalizers).
 
-    metrics ──> Observation ──> Planner.decide ──> Advice ──> reconciler ──> status, then engines
+    metrics ──> Observation ──> sleep rule, or Planner.decide ──> Advice ──> reconciler ──> status, then engines
                     ^                 │
     cache, pod requests, start times  └──> Kept (ConfigMap NAME-decisions), paceline_decision_*
+
+A service at zero is looked at in between too, when the doorbell has asked its gates (`hear`).
 
 It writes nothing that moves a service: the reconciler does, compare-and-swap, from the advice and what it
 sees then. So a decision is at most a wish, and one that comes too late is not followed.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -37,8 +39,8 @@ from paceline.fleet import Observed
 from paceline.fleet.advice import Advice, Choice
 from paceline.fleet.shape import standing_shape
 from paceline.fleet.variant import observed_variants
-from paceline.metrics import MetricsSource, ServiceFacts, ServiceMetrics
-from paceline.planner import Decision, PlannerState, Quantiles
+from paceline.metrics import Gates, MetricsSource, ServiceFacts, ServiceMetrics, nothing_measured
+from paceline.planner import Decision, Doors, Observation, PlannerState, Quantiles, Rest, sleep
 
 log = structlog.get_logger()
 
@@ -64,6 +66,21 @@ class _Memory:
     state: PlannerState = field(default_factory=PlannerState)
     looked_s: float | None = None
     last: Choice | None = None
+    metrics: ServiceMetrics | None = None
+    rest: Rest = field(default_factory=Rest)
+    """Not kept: a process that has just started counts the idle time anew."""
+
+    doors: Doors = field(default_factory=dict)
+    """What the gates said last, while the service is at zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What became of the question for a shape; `hindrance` and `kept_awake` as in `Advice`."""
+
+    decision: Decision | None = None
+    hindrance: str | None = None
+    kept_awake: str | None = None
 
 
 class DecisionLoop:
@@ -73,6 +90,7 @@ class DecisionLoop:
         cache: ClusterCache,
         looks: Looks,
         source: MetricsSource,
+        gates: Gates,
         planners: Planners,
         requests: PodRequests,
         advice: AdviceBook,
@@ -85,6 +103,7 @@ class DecisionLoop:
         self._cache = cache
         self._looks = looks
         self._source = source
+        self._gates = gates
         self._planners = planners
         self._requests = requests
         self._advice = advice
@@ -138,8 +157,44 @@ class DecisionLoop:
                 # A fault of ours in one service must not stop the others.
                 log.exception("a decision broke", service=key.name, namespace=key.namespace)
 
+    async def hear(self, key: ServiceKey, doors: Doors) -> None:
+        """The gates of a service at zero were asked: it wakes if somebody waits there."""
+        observed = self._looks.look(key)
+        if observed is None:
+            return
+        standing = standing_shape(observed, observed_variants(observed))
+        if standing is None or standing.replicas or not planning.decides(observed):
+            return
+        memory = self._recall(key, observed)
+        before, memory.doors = memory.doors, doors
+        called = sleep.heard(doors, before=before)
+        if called is None:
+            return
+        metrics = memory.metrics or nothing_measured()
+        observation = self._observation(key, observed, metrics, planner=None, standing=standing)
+        decision = self._at_zero(observed, observation, memory, called=called)
+        await self._keep(key, observed, observation, decision, before=memory.state)
+        self._metrics.of(key).count(decision)
+        last = self._advice.of(key) or Advice(
+            made_at_s=0.0, generation=0, metrics=planning.metrics_word(metrics)
+        )
+        choice = planning.choice_of(decision, seen=standing)
+        self._advice.put(
+            key,
+            replace(
+                last,
+                made_at_s=observed.now_s,
+                generation=observed.meta.generation,
+                choice=choice,
+                hindrance=None,
+                kept_awake=None,
+            ),
+        )
+        self._wanted(key, True)
+
     async def _one(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics) -> None:
         memory = self._recall(key, observed)
+        memory.metrics = metrics
         self._start_times.hear(key, observed.pods)
         attainment, objective = metrics.attainment, float(observed.service.spec.slo.objective_percent) / 100
         memory.budget.look(
@@ -150,18 +205,12 @@ class DecisionLoop:
             over_s=metrics.traffic.window_s,
         )
         standing = standing_shape(observed, observed_variants(observed))
-        decision: Decision | None = None
+        answer = _Answer()
         choice: Choice | None = None
-        hindrance: str | None = None
         if planning.decides(observed) and standing is not None:
-            planner = self._planners.of(key, observed)
-            if planner is None:
-                hindrance = NO_TIMING
-            else:
-                decision = await self._decide(
-                    key, observed, metrics, planner=planner, standing=standing, memory=memory
-                )
-                choice = planning.choice_of(decision, seen=standing)
+            answer = await self._decide(key, observed, metrics, standing=standing, memory=memory)
+            if answer.decision is not None:
+                choice = planning.choice_of(answer.decision, seen=standing)
         scaling = observed.service.spec.scaling
         size = standing.tensor_parallel_size if standing is not None else scaling.tensor_parallel_size
         advice = Advice(
@@ -176,9 +225,10 @@ class DecisionLoop:
                 burn_rates=memory.budget.burn_rates(observed.now_s, objective=objective),
             ),
             choice=choice,
-            hindrance=hindrance,
+            hindrance=answer.hindrance,
+            kept_awake=answer.kept_awake,
         )
-        self._count(key, observed, metrics, decision=decision, advice=advice, size=size)
+        self._count(key, observed, metrics, decision=answer.decision, advice=advice, size=size)
         is_news = self._advice.put(key, advice)
         if is_news or (choice is not None and choice.shape != standing):
             self._wanted(key, choice is not None and choice.shape != standing)
@@ -189,23 +239,74 @@ class DecisionLoop:
         observed: Observed,
         metrics: ServiceMetrics,
         *,
-        planner: SizedPlanner,
         standing: Shape,
         memory: _Memory,
+    ) -> _Answer:
+        planner = self._planners.of(key, observed)
+        observation = self._observation(key, observed, metrics, planner=planner, standing=standing)
+        before = memory.state
+        hindrance = kept_awake = None
+        decision: Decision | None = None
+        if not standing.replicas:
+            decision = self._at_zero(observed, observation, memory, called=None)
+            hindrance = sleep.cannot_be_woken(observation, memory.doors)
+        else:
+            memory.rest = sleep.rested(memory.rest, observation)
+            if sleep.is_due(memory.rest, observation):
+                kept_awake = sleep.kept_awake(observation, await self._gates.ask(observed.pods))
+                if kept_awake is None:
+                    size = standing.tensor_parallel_size
+                    decision = sleep.to_zero(observation, memory.rest, size=size, state=before)
+            if decision is None and planner is not None:
+                decision = await asyncio.to_thread(planner.decide, observation, before)
+                memory.state = decision.state
+        if decision is None:
+            return _Answer(hindrance=NO_TIMING, kept_awake=kept_awake)
+        await self._keep(key, observed, observation, decision, before=before)
+        return _Answer(decision=decision, hindrance=hindrance, kept_awake=kept_awake)
+
+    def _at_zero(
+        self, observed: Observed, observation: Observation, memory: _Memory, *, called: str | None
     ) -> Decision:
-        observation = planning.observation_of(
+        assert observation.current is not None
+        size = planning.waking_size(observed.service, current=observation.current.tensor_parallel_size)
+        decision = sleep.at_zero(observation, called=called, size=size, state=memory.state)
+        if decision.shape.replicas:
+            memory.rest, memory.doors = Rest(), {}
+        return decision
+
+    def _observation(
+        self,
+        key: ServiceKey,
+        observed: Observed,
+        metrics: ServiceMetrics,
+        *,
+        planner: SizedPlanner | None,
+        standing: Shape,
+    ) -> Observation:
+        return planning.observation_of(
             observed,
             metrics,
             standing=standing,
-            timed=planner.sizes,
+            timed=planner.sizes if planner is not None else (),
             nodes=planning.inventory(
                 observed, requested=self._requests.by_node(), own=self._own_requests(observed)
             ),
             start_times=self._start_times.of(key),
         )
-        before = memory.state
-        decision = await asyncio.to_thread(planner.decide, observation, before)
-        memory.state = decision.state
+
+    async def _keep(
+        self,
+        key: ServiceKey,
+        observed: Observed,
+        observation: Observation,
+        decision: Decision,
+        *,
+        before: PlannerState,
+    ) -> None:
+        """Log the decision and write it down, if it is another one. `before` is the state it was made with."""
+        assert observation.current is not None
+        memory, standing = self._memory[key], planning.fleet_shape(observation.current)
         choice = planning.choice_of(decision, seen=standing)
         record = None
         if _is_another(choice, memory.last):
@@ -231,7 +332,6 @@ class DecisionLoop:
             record=record,
             state=lambda: self._to_keep(key, memory, self._metrics.of(key)),
         )
-        return decision
 
     def _own_requests(self, observed: Observed) -> Mapping[str, Mapping[str, float]]:
         """GPUs that pods of ours hold, by node: all that is known where other pods may not be listed."""
@@ -303,9 +403,9 @@ class DecisionLoop:
             held = sum(pod.gpus for pod in observed.pods if not pod.finished)
             figures.spend(held, now_s - memory.looked_s)
         memory.looked_s = now_s
-        figures.mode, figures.decision = observed.service.spec.scaling.mode, decision
+        figures.mode, figures.decision = observed.service.spec.scaling.mode, None
         if decision is not None:
-            figures.decisions[decision.reason] = figures.decisions.get(decision.reason, 0) + 1
+            figures.count(decision)
         figures.attainment = advice.measured.attainment
         figures.budget_remaining = advice.measured.budget_remaining
         figures.burn_rates = {str(one.window_seconds): float(one.value) for one in advice.measured.burn_rates}

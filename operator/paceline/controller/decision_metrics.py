@@ -41,6 +41,10 @@ class ServiceFigures:
     peak_gpus: int = 0
     """Most that the service has held since this was first counted: what a static choice would need."""
 
+    def count(self, decision: Decision) -> None:
+        self.decision = decision
+        self.decisions[decision.reason] = self.decisions.get(decision.reason, 0) + 1
+
     def spend(self, gpus: int, seconds: float) -> None:
         self.peak_gpus = max(self.peak_gpus, gpus)
         self.gpu_seconds += gpus * seconds

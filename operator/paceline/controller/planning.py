@@ -78,7 +78,17 @@ def goal_of(observed: Observed, *, sizes: tuple[int, ...]) -> Goal:
         min_dwell_s=float(transition.min_dwell_seconds),
         max_sequences=runtime.max_sequences,
         max_batched_tokens=runtime.max_batched_tokens or VLLM_BATCHED_TOKENS,
+        idle_s=float(idle) if (idle := scaling.idle_seconds) is not None else None,
+        hold_s=float(service.spec.hold_seconds),
     )
+
+
+def waking_size(service: InferenceService, *, current: int) -> int:
+    """The tensor-parallel size that a service at zero wakes with: the one it had, unless the spec has come to
+    exclude it."""
+    scaling = service.spec.scaling
+    allowed = scaling.allowed_tensor_parallel_sizes
+    return current if not allowed or current in allowed else scaling.tensor_parallel_size
 
 
 def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -> tuple[int, ...]:

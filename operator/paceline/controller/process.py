@@ -4,7 +4,7 @@ command line.
     start ── health port ── lease acquired ── cache filled ──┬── watches (kopf)
                                                              ├── workers: queue -> reconciler
                                                              ├── sweeps, events
-                                                             ├── decision loop, requests of all pods
+                                                             ├── decision loop, doorbell, requests of all pods
                                                              └── lease renewals
     SIGTERM: no new work, what runs may end, lease released, exit 0. Lease lost: exit at once, nothing more
     is written.
@@ -30,6 +30,7 @@ from paceline.controller.connection import Connection
 from paceline.controller.decision_loop import DecisionLoop
 from paceline.controller.decision_metrics import DecisionMetrics
 from paceline.controller.decision_store import DecisionStore
+from paceline.controller.doorbell import Doorbell
 from paceline.controller.errors import FenceLost
 from paceline.controller.event_recorder import EventRecorder
 from paceline.controller.facts import FactsSource
@@ -51,7 +52,7 @@ from paceline.controller.work_queue import ServiceKey, WorkQueue
 from paceline.controller.workers import Workers
 from paceline.controller.writer import Writer
 from paceline.fleet import Settings as FleetSettings
-from paceline.metrics import MetricsSource
+from paceline.metrics import Gates, MetricsSource
 
 log = structlog.get_logger()
 
@@ -174,11 +175,12 @@ class OperatorProcess:
             settings=lambda: self._fleet_settings(sweep),
         )
         requests = PodRequests(client, connection)
-        source = MetricsSource(self._settings.metrics)
+        source, gates = MetricsSource(self._settings.metrics), Gates()
         decisions = DecisionLoop(
             cache=self._cache,
             looks=reconciler,
             source=source,
+            gates=gates,
             planners=Planners(),
             requests=requests,
             advice=advice,
@@ -200,6 +202,9 @@ class OperatorProcess:
             asyncio.create_task(events.run(), name="events"),
             asyncio.create_task(requests.run(), name="requests of all pods"),
             asyncio.create_task(decisions.run(), name="decisions"),
+            asyncio.create_task(
+                Doorbell(cache=self._cache, gates=gates, listener=decisions).run(), name="doorbell"
+            ),
         ]
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         try:
@@ -216,6 +221,7 @@ class OperatorProcess:
                 task.cancel()
             await asyncio.wait({watching, *others}, timeout=STOP_S)
             await source.close()
+            await gates.close()
             await infos.close()
             await facts.close()
 

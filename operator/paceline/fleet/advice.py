@@ -71,4 +71,7 @@ class Advice:
     """None where nothing decides: Manual, paused, or a hindrance."""
 
     hindrance: str | None = None
-    """Why the planner cannot decide anything, and the way out."""
+    """Why the planner cannot decide anything, or why a service at zero cannot be woken, and the way out."""
+
+    kept_awake: str | None = None
+    """Why a service that has been idle for long enough does not go to zero, and the way out."""

@@ -238,6 +238,8 @@ def _scaling_active(observed: Observed, *, asked: Shape, decisions: tuple[Decisi
         return Word("ScalingActive", "False", "Override", text)
     if scaling.mode == "Manual":
         return Word("ScalingActive", "False", "Manual", "The shape is what spec.scaling says.")
+    if not asked.replicas:
+        return _asleep(observed, asked=asked)
     if observed.advice is not None and observed.advice.hindrance is not None:
         text = f"The service holds {said(asked)}: {observed.advice.hindrance}"
         return Word("ScalingActive", "False", "Hindered", text)
@@ -253,7 +255,20 @@ def _scaling_active(observed: Observed, *, asked: Shape, decisions: tuple[Decisi
         )
         return Word("ScalingActive", "False", "Advisory", text)
     text = f"The planner holds {said(asked)} ({last.reason}). To keep this shape, write {hold}."
+    if observed.advice is not None and observed.advice.kept_awake is not None:
+        text += f" It does not go to zero: {observed.advice.kept_awake}"
     return Word("ScalingActive", "True", "Auto", text)
+
+
+def _asleep(observed: Observed, *, asked: Shape) -> Word:
+    hindrance = observed.advice.hindrance if observed.advice is not None else None
+    if hindrance is not None:
+        return Word("ScalingActive", "False", "Hindered", f"The service stays at zero: {hindrance}")
+    text = (
+        f"The service is at zero and wakes with TP{asked.tensor_parallel_size}. To keep a replica at all times, "
+        "write replicaBounds.min: 1."
+    )
+    return Word("ScalingActive", "True", "ScaledToZero", text)
 
 
 def _kept(kind: ConditionType, before: InferenceServiceStatus) -> Word | None:

@@ -14,10 +14,13 @@ from paceline.fleet.autoscaling import Word
 from paceline.fleet.drain_time import engine_grace_s
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.roles import ROLLED_BACK, STARTING, is_active
-from paceline.fleet.timestamps import rfc3339
+from paceline.fleet.timestamps import rfc3339, unix_s
 from paceline.fleet.transition import INFEASIBLE, REFUSED
 
 _LIMIT = 1024
+
+SCALED_TO_ZERO = "ScaledToZero"
+STARTING_FROM_ZERO = "StartingFromZero"
 
 
 def conditions(
@@ -95,21 +98,57 @@ def _words(outlook: Outlook) -> Iterator[Word]:
 
 
 def _ready(outlook: Outlook) -> Word:
-    """Whether requests are answered, not whether every replica is there."""
+    """Whether requests are answered, not whether every replica is there. At zero they are: they are held while the
+    first replica starts."""
     serving, asked, refused = len(outlook.serving), outlook.asked.replicas, outlook.decision.refused
     if not serving and outlook.taken_names:
         return Word("Ready", "False", "NameTaken", _taken(outlook))
     if not serving and refused is not None:
         return Word("Ready", "False", refused.reason, refused.message)
-    if not serving:
+    from_zero = not asked or _is_waking(outlook)
+    if not serving and not from_zero:
         why = next((why for pod in outlook.starting if (why := pod.why_not_ready) is not None), None)
         message = f"None of {asked} replicas is Ready" + (f": {why}" if why else ".")
         return Word("Ready", "False", "NoReplicaReady", message)
     if not outlook.ready_routers:
         return Word("Ready", "False", "RouterNotReady", "No router pod is Ready.")
+    if not serving:
+        return _ready_from_zero(outlook)
     if serving < asked:
         return Word("Ready", "True", "SomeReplicasReady", f"{serving} of {asked} replicas are Ready.")
     return Word("Ready", "True", "AllReplicasReady", f"{serving} of {asked} replicas are Ready.")
+
+
+def _ready_from_zero(outlook: Outlook) -> Word:
+    spec = outlook.observed.service.spec
+    if spec.paused:
+        message = "The service is at zero, and spec.paused keeps it there: a request is held in vain. Write paused: false"
+        return Word("Ready", "False", SCALED_TO_ZERO, message)
+    if not outlook.asked.replicas:
+        message = (
+            "No replica runs, as nobody asked for anything. A request that arrives is held for up to "
+            f"{spec.hold_seconds} s and starts one."
+        )
+        return Word("Ready", "True", SCALED_TO_ZERO, message)
+    message = f"The first replica starts; requests are held for up to {spec.hold_seconds} s."
+    return Word("Ready", "True", STARTING_FROM_ZERO, message)
+
+
+def _is_waking(outlook: Outlook) -> bool:
+    """It was at zero, and its first replica may still be there before the first held request is given up."""
+    before = outlook.observed.status.condition("Ready") if outlook.observed.status is not None else None
+    if before is None or before.status != "True" or before.reason not in (SCALED_TO_ZERO, STARTING_FROM_ZERO):
+        return False
+    if any(pod.verdict is not None for pod in outlook.starting):
+        return False
+    since_s = [pod.created_at_s for pod in outlook.starting]
+    if not since_s:
+        # Nothing makes pods out of the new count yet; that it was made a moment ago is told by the decision.
+        last = next(iter(outlook.autoscaling.decisions), None)
+        if before.reason == SCALED_TO_ZERO or last is None:
+            return before.reason == SCALED_TO_ZERO
+        since_s = [unix_s(last.at)]
+    return outlook.observed.now_s - min(since_s) < outlook.observed.service.spec.hold_seconds
 
 
 def _progressing(outlook: Outlook) -> Word:

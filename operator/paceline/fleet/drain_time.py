@@ -17,5 +17,6 @@ def engine_grace_s(service: InferenceService) -> int:
 
 def router_grace_s(service: InferenceService) -> int:
     """terminationGracePeriodSeconds of a router pod: the router beside the gate ends only after the gate
-    has."""
-    return service.spec.admission.max_request_seconds + GATE_ACCEPT_S + SLACK_S
+    has. A request may be held before it runs; the slack covers the usual hold."""
+    hold_s = max(service.spec.hold_seconds - SLACK_S, 0)
+    return service.spec.admission.max_request_seconds + hold_s + GATE_ACCEPT_S + SLACK_S

@@ -113,7 +113,7 @@ def _gate_container(service: InferenceService, *, meta: ServiceMeta, settings: S
             *(("--api-keys-dir", KEYS_PATH) if keys is not None else ()),
             *("--targets", TARGETS_PATH),
             *("--max-held-requests", str(spec.router.hold.max_requests)),
-            *("--max-hold-seconds", str(spec.router.hold.max_seconds)),
+            *("--max-hold-seconds", str(spec.hold_seconds)),
             *("--max-request-seconds", str(spec.admission.max_request_seconds)),
         ],
         "env": [{"name": "HOME", "value": "/tmp"}],

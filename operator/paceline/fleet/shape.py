@@ -5,8 +5,9 @@
     Auto                                  the shape in the status, moved by the planner's advice
     Advisory                              the shape in the status
 
-In Auto and Advisory the shape lives in the status, so that an edit of the spec never resets it, and nothing
-differs from what a GitOps tool applies; the spec only gives the first start.
+Zero replicas is a shape like any other, and only Auto may have it: the tensor-parallel size in it is the one that
+the service wakes with. In Auto and Advisory the shape lives in the status, so that an edit of the spec never
+resets it, and nothing differs from what a GitOps tool applies; the spec only gives the first start.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ def desired_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape:
     held = _held_shape(observed, variants) or asked
     if (advised := _advised(observed, held=held)) is not None:
         held = advised
-    bounds = scaling.replica_bounds
-    if bounds is None:
-        return held
-    replicas = min(max(held.replicas, bounds.min), bounds.max)
+    replicas = max(held.replicas, scaling.least_replicas)
+    if scaling.replica_bounds is not None:
+        replicas = min(replicas, scaling.replica_bounds.max)
     return Shape(tensor_parallel_size=held.tensor_parallel_size, replicas=replicas)
 
 
@@ -88,9 +88,12 @@ def _advised(observed: Observed, *, held: Shape) -> Shape | None:
         return None
     if observed.now_s - advice.made_at_s > ADVICE_VALID_S:
         return None
+    if held.replicas == 0:
+        # It wakes on the word of its own gates, whatever is known of metrics and of shapes that failed.
+        return choice.shape
     if not advice.metrics.usable or choice.reason == METRICS_UNKNOWN:
         return None
-    if choice.shape in refused_now(observed) or choice.shape.replicas < 1:
+    if choice.shape in refused_now(observed) or choice.shape.replicas < spec.scaling.least_replicas:
         return None
     if choice.shape.tensor_parallel_size != held.tensor_parallel_size:
         transition = observed.status.transition if observed.status is not None else None

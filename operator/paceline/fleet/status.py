@@ -113,7 +113,7 @@ def _shapes(outlook: Outlook, *, desired: Shape) -> Shapes:
     now = None
     if current is not None and serving:
         now = Shape(tensor_parallel_size=current.tensor_parallel_size, replicas=serving)
-        if current.tensor_parallel_size == asked.tensor_parallel_size and serving >= asked.replicas:
+        if current.tensor_parallel_size == asked.tensor_parallel_size and serving >= asked.replicas > 0:
             last_safe = asked
     return Shapes(current=now, desired=desired, last_safe=last_safe)
 

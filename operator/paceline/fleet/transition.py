@@ -119,7 +119,8 @@ def decide(situation: Situation) -> Decision:
         return _first_start(situation, roles=roles, events=events)
     situation = replace(situation, refused=situation.refused or _refused_before_serving(current, situation))
     kept = _settled(situation, roles=roles, current=current, events=events)
-    if current.name == situation.target or situation.refused is not None:
+    if current.name == situation.target or situation.refused is not None or not situation.asked.replicas:
+        # On its way to zero a service has nothing to bring up; it wakes as the other variant.
         return kept
     if is_active(situation.transition) and not _is_stuck(situation, roles):
         return kept
@@ -161,7 +162,8 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
 
 
 def _first_start(situation: Situation, *, roles: Roles, events: tuple[Event, ...]) -> Decision:
-    """Nothing has replicas: a new service, or one whose Deployment was deleted, or one that was refused."""
+    """Nothing has replicas: a new service, or one whose Deployment was deleted, or one that was refused, or one
+    that is at zero. That one's Deployment stays, so that the same pods come back, of the same commit."""
     target = situation.find(situation.target)
     refused = situation.refused
     if refused is None and target is None:
@@ -170,13 +172,14 @@ def _first_start(situation: Situation, *, roles: Roles, events: tuple[Event, ...
     replicas = {one.name: 0 for one in situation.variants}
     if starts:
         replicas[situation.target] = situation.asked.replicas
+    remove = tuple(name for name in _removable(situation, replicas) if not starts or name != situation.target)
     return Decision(
         transition=situation.transition,
         refused=None if starts else refused,
         roles=roles,
         replicas=replicas,
-        remove=_removable(situation, replicas),
-        destructive=frozenset(_removable(situation, replicas)),
+        remove=remove,
+        destructive=frozenset(remove),
         events=events,
     )
 

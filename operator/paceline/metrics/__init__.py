@@ -9,6 +9,8 @@ must not talk to Kubernetes.
 """
 
 from paceline.metrics.facts import ClusterFacts, PodView, ServiceFacts, ServiceKey
+from paceline.metrics.gates import Gates
+from paceline.metrics.measure import nothing_measured
 from paceline.metrics.observe import observe
 from paceline.metrics.service_metrics import Availability, EngineFigures, Reason, ServiceMetrics, Source
 from paceline.metrics.settings import MetricsSettings, PrometheusSettings, Rules
@@ -18,6 +20,7 @@ __all__ = [
     "Availability",
     "ClusterFacts",
     "EngineFigures",
+    "Gates",
     "MetricsSettings",
     "MetricsSource",
     "PodView",
@@ -28,5 +31,6 @@ __all__ = [
     "ServiceKey",
     "ServiceMetrics",
     "Source",
+    "nothing_measured",
     "observe",
 ]

@@ -12,12 +12,10 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
-import aiohttp
-
 from paceline.metrics.facts import PodView, ServiceFacts, ServiceKey
 from paceline.metrics.history import PodHistory
 from paceline.metrics.measure import measure
-from paceline.metrics.page import values
+from paceline.metrics.pod_pages import PodPages
 from paceline.metrics.readings import Readings
 from paceline.metrics.service_metrics import ServiceMetrics
 from paceline.metrics.settings import MetricsSettings
@@ -25,13 +23,8 @@ from paceline.metrics.sight import Problem
 
 K = TypeVar("K", bound=ServiceKey)
 
-ENGINE_PORT: Final = 8000
-GATE_OPS_PORT: Final = 9090
-
 LOAD_ROSE_BY: Final = 1.1
 """From here on the engines are asked too."""
-
-_PAGE_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
 
 class DirectReader:
@@ -39,8 +32,7 @@ class DirectReader:
 
     def __init__(self, settings: MetricsSettings) -> None:
         self._settings = settings
-        self._places = asyncio.Semaphore(settings.direct_connections)
-        self._session: aiohttp.ClientSession | None = None
+        self._pages = PodPages(connections=settings.direct_connections, timeout_s=settings.direct_timeout_s)
         self._histories: dict[tuple[str, str], dict[str, PodHistory]] = {}
         """By namespace and name of the service, then by pod."""
 
@@ -80,9 +72,7 @@ class DirectReader:
         self._asking_engines &= kept
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._pages.close()
 
     def _measured(
         self, key: K, facts: ServiceFacts, *, instead_of: ServiceMetrics, now_s: float
@@ -114,7 +104,7 @@ class DirectReader:
 
     async def _look(self, wanted: Iterable[tuple[K, PodView]]) -> None:
         looks = [
-            self._look_at(_name(key), pod, pod.ip)
+            self._look_at(_name(key), pod)
             for key, pod in wanted
             if pod.ip is not None and pod.ready and not pod.deleting
         ]
@@ -123,31 +113,13 @@ class DirectReader:
             async with asyncio.timeout(self._settings.tick_timeout_s):
                 await asyncio.gather(*looks)
 
-    async def _look_at(self, service: tuple[str, str], pod: PodView, ip: str) -> None:
-        host = f"[{ip}]" if ":" in ip else ip
-        port = ENGINE_PORT if pod.component == "engine" else GATE_OPS_PORT
-        async with self._places:
-            try:
-                page = await self._get(f"http://{host}:{port}/metrics")
-            except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError, OSError):
-                return
+    async def _look_at(self, service: tuple[str, str], pod: PodView) -> None:
+        page = await self._pages.read(pod)
+        if page is None:
+            return
         histories = self._histories.setdefault(service, {})
         history = histories.setdefault(pod.name, PodHistory(window_s=self._settings.rules.window_s))
-        history.add(asyncio.get_running_loop().time(), values(page))
-
-    async def _get(self, url: str) -> str:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._settings.direct_timeout_s),
-                connector=aiohttp.TCPConnector(force_close=True, limit=0),
-            )
-        async with self._session.get(url, raise_for_status=True, allow_redirects=False) as answer:
-            body = bytearray()
-            async for chunk in answer.content.iter_any():
-                body += chunk
-                if len(body) > _PAGE_LIMIT_BYTES:
-                    raise aiohttp.ClientPayloadError("the page is too large")
-            return body.decode()
+        history.add(asyncio.get_running_loop().time(), page)
 
 
 def _load_rose(metrics: ServiceMetrics, last_rate: float | None) -> bool:

@@ -39,6 +39,11 @@ def unknown(problem: Problem, *, rules: Rules, source: Source = "None") -> Servi
     )
 
 
+def nothing_measured() -> ServiceMetrics:
+    """Before the first look."""
+    return unknown(Problem(reason="Starting", message="The metrics have not been read yet."), rules=Rules())
+
+
 def measure(
     readings: Readings,
     facts: ServiceFacts,
@@ -134,6 +139,7 @@ class _Measurement:
             output=self._lengths("output_length"),
             cached_prompt_share=self.engines.figure(share, samples=prompts, least=self.rules.min_samples),
             held_requests=self._over_pods("held", self.gates, "The number of held requests"),
+            in_flight_requests=self._over_pods("in_flight", self.gates, "The number of requests in flight"),
         )
 
     def _lengths(self, name: Histogram) -> Lengths | None:
@@ -177,6 +183,14 @@ class _Measurement:
         if self.gates.trust != "Fresh" or self.engines.trust != "Fresh":
             return traffic, attainment
         window_s, rules = self.rules.window_s, self.rules
+        if any(
+            pod.ready_since_s is not None and self.now_s - pod.ready_since_s < window_s + rules.scrape_grace_s
+            for pod in self.facts.pods
+            if pod.component == "engine" and pod.ready
+        ):
+            # Its counters began within the window, and what held requests made of them before the first scrape
+            # is in no rate.
+            return traffic, attainment
         at_gates, at_engines = arrivals * window_s, (counted + change + unserved) * window_s
         apart = abs(at_gates - at_engines)
         larger, smaller = max(at_gates, at_engines), max(min(at_gates, at_engines), 0.0)

@@ -66,6 +66,7 @@ _GAUGES: Final[dict[str, tuple[PodFigure, int]]] = {
     series.RUNNING: ("running", 0),
     series.WAITING: ("waiting", 0),
     series.GATE_HELD: ("held", 0),
+    series.GATE_IN_FLIGHT: ("in_flight", 0),
     **{name: ("kv_cache_usage", rank) for rank, name in enumerate(series.KV_CACHE_USAGE)},
 }
 _RATES: Final[dict[str, tuple[Rate, int]]] = {

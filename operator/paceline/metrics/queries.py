@@ -84,6 +84,7 @@ class _Queries:
                 _pod("kv_cache_usage", f"avg by ({_POD}) ({usage})"),
                 _pod("kv_cache_tokens", f"max by ({_POD}, {tokens}) ({self._now(series.CACHE_CONFIG)})"),
                 _pod("held", f"max by ({_POD}) ({self._now(series.GATE_HELD)})"),
+                _pod("in_flight", f"max by ({_POD}) ({self._now(series.GATE_IN_FLIGHT)})"),
             ]
         )
 

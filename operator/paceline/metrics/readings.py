@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-PodFigure = Literal["age_s", "down", "running", "waiting", "kv_cache_usage", "kv_cache_tokens", "held"]
+PodFigure = Literal[
+    "age_s", "down", "running", "waiting", "kv_cache_usage", "kv_cache_tokens", "held", "in_flight"
+]
 
 Rate = Literal[
     "arrivals",

@@ -25,12 +25,15 @@ from paceline.planner.observation import (
 )
 from paceline.planner.planner import Planner
 from paceline.planner.settings import PlannerSettings
+from paceline.planner.sleep import Door, Doors, Rest
 from paceline.planner.state import PlannerState
 
 __all__ = [
     "MISSING",
     "Candidate",
     "Decision",
+    "Door",
+    "Doors",
     "Figure",
     "Goal",
     "Group",
@@ -44,6 +47,7 @@ __all__ = [
     "Prediction",
     "Quantiles",
     "Reason",
+    "Rest",
     "Shape",
     "StartTime",
     "Traffic",

@@ -21,8 +21,11 @@ Reason = Literal[
     "MetricsUnknown",
     "Dwelling",
     "ChangeUnderWay",
+    "Idle",
+    "RequestHeld",
 ]
-"""One word for why the shape is what it is. `Limited`: the best shape that fits GPUs, budget and bounds."""
+"""One word for why the shape is what it is. `Limited`: the best shape that fits GPUs, budget and bounds. `Idle` and
+`RequestHeld` are not the planner's but those of `sleep`: to zero, and back."""
 
 Limit = Literal[
     "None",

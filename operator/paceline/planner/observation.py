@@ -70,6 +70,8 @@ class Traffic:
     """Share of prompt tokens that the prefix cache had, 0 to 1."""
     held_requests: Figure = MISSING
     """Waiting at the gate because no engine can take them."""
+    in_flight_requests: Figure = MISSING
+    """Arrived at the gate and not answered to the end, held ones too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +157,11 @@ class Goal:
     """Requests in one engine's batch."""
     max_batched_tokens: int = 8192
     """Tokens in one engine step: the prefill chunk."""
+    idle_s: float | None = None
+    """Time without a request after which the service goes to zero; None: it never does. The planner does not look
+    at this: `sleep` does."""
+    hold_s: float = 30.0
+    """The longest that a request waits at the gate for an engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,17 @@ def test_all_three_modes_are_accepted(create: Create, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "more", [{}, {"scaleToZero": {"idleSeconds": 60}}, {"scaleToZero": {}}], ids=["alone", "after", "empty"]
+)
+def test_a_bound_of_zero_is_all_that_scale_to_zero_needs(create: Create, more: dict[str, Any]) -> None:
+    scaling = {"mode": "Auto", "replicas": 1, "tensorParallelSize": 1, "replicaBounds": {"min": 0, "max": 4}}
+    filled = create(minimal(scaling=scaling | more))["spec"]
+    spec = InferenceServiceSpec.from_manifest(filled)
+    assert spec.scaling.idle_seconds == more.get("scaleToZero", {}).get("idleSeconds", 1800)
+    assert spec.hold_seconds == 300
+
+
+@pytest.mark.parametrize(
     "uri",
     [
         "hf://meta-llama/Llama-3.1-8B-Instruct@0e9e39f249a16976918f6564b8830bc894c89659",
@@ -212,6 +223,10 @@ def test_scale_shows_and_writes_the_replicas_and_keeps_the_bounds(
 
     with pytest.raises(ApiException, match=r"spec\.scaling\.replicaBounds") as refused:
         services.patch_namespaced_custom_object_scale(*where, {"spec": {"replicas": 4}})
+    assert refused.value.status == 422
+    # Nobody would start a replica for the next request: zero is for Auto to choose.
+    with pytest.raises(ApiException, match=r"spec\.scaling\.replicas") as refused:
+        services.patch_namespaced_custom_object_scale(*where, {"spec": {"replicas": 0}})
     assert refused.value.status == 422
 
 

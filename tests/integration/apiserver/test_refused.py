@@ -277,6 +277,31 @@ SCALING = [
         says="write replicaBounds.max, or gpuBudget.max",
     ),
     bad(
+        "zero-replicas",
+        {"spec.scaling.replicas": 0, "spec.scaling.replicaBounds": {"min": 0, "max": 2}},
+        field="spec.scaling.replicas",
+        says="should be greater than or equal to 1",
+    ),
+    bad(
+        "idle-time-of-a-service-that-never-goes-to-zero",
+        {"spec.scaling.replicaBounds": {"max": 2}, "spec.scaling.scaleToZero": {"idleSeconds": 600}},
+        field="spec.scaling.scaleToZero",
+        says="unless spec.scaling.replicaBounds.min is 0: write that",
+    ),
+    *(
+        bad(
+            f"zero-with-a-hold-of-{id}",
+            {"spec.scaling.replicaBounds": {"min": 0, "max": 2}, "spec.router": router},
+            field=f"spec.router.hold.{field}",
+            says=says,
+        )
+        for id, router, field, says in (
+            ("no-requests", {"hold": {"maxRequests": 0}}, "maxRequests", "write at least 1"),
+            ("no-time", {"hold": {"maxSeconds": 0}}, "maxSeconds", "write longer than a start takes"),
+            ("more-than-one-replica-takes", {"replicas": 4}, "maxRequests", "write less, or more of those"),
+        )
+    ),
+    bad(
         "override-outside-of-the-bounds",
         {
             **HUB,
@@ -708,7 +733,7 @@ def test_at_least_forty_kinds_of_mistakes_are_tried() -> None:
     ("path", "value"),
     [
         ("spec.replicas", 2),
-        ("spec.scaling.scaleToZero", {"idleSeconds": 60}),
+        ("spec.scaling.schedules", [{"name": "monday"}]),
         ("spec.model.quantisation", {"weights": "FP8"}),
         ("spec.runtime.env", [{"name": "A", "value": "1", "valuefrom": {}}]),
         ("spec.placement.topologySpreadConstraints", [{"topologyKey": "zone", "labelSelector": {}}]),

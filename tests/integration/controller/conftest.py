@@ -3,9 +3,11 @@ own."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.integration.control_plane import ControlPlane
 from tests.integration.controller.cluster import Cluster
 from tests.integration.controller.operators import Operators, operators
 from tests.integration.controller.programs import beside
+from tests.integration.metrics.prometheus_server import PrometheusServer
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,39 @@ def cluster(controlled: ControlPlane) -> Iterator[Cluster]:
 def _operators(cluster: Cluster, tmp_path: Path) -> Iterator[Operators]:
     with operators(cluster, tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
+    server = PrometheusServer(tmp_path / "prometheus")
+    server.start()
+    yield server
+    asyncio.run(server.end())
+
+
+@pytest.fixture
+def node(cluster: Cluster) -> Iterator[str]:
+    """Eight GPUs of the test's own."""
+    name = cluster.namespace
+    cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"test": name}}})
+    status = {
+        "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
+        "capacity": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
+        "conditions": [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "KubeletReady",
+                # The node controller doubts a node that was silent for 40 s; these tests are about others.
+                "lastHeartbeatTime": (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            }
+        ],
+    }
+    cluster.call(
+        "PATCH",
+        f"/api/v1/nodes/{name}/status",
+        {"status": status},
+        content_type="application/merge-patch+json",
+    )
+    yield name
+    cluster.call("DELETE", f"/api/v1/nodes/{name}")

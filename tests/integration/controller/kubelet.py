@@ -19,9 +19,14 @@ PERIOD_S = 0.2
 
 @contextmanager
 def kubelet(
-    cluster: Cluster, *, start_s: float = 0.5, serves: Callable[[Raw], bool] = lambda _: True
+    cluster: Cluster,
+    *,
+    start_s: float = 0.5,
+    serves: Callable[[Raw], bool] = lambda _: True,
+    ip: Callable[[Raw], str | None] = lambda _: None,
 ) -> Iterator[None]:
-    """Every pod of a service for which `serves` is Ready `start_s` after it was first seen."""
+    """Every pod of a service for which `serves` is Ready `start_s` after it was first seen, and has the address
+    `ip`."""
     stop, seen_s = threading.Event(), dict[str, float]()
 
     def turn() -> None:
@@ -32,7 +37,7 @@ def kubelet(
             if ready or not serves(pod) or time.monotonic() - since_s < start_s:
                 continue
             try:
-                cluster.patch("Pod", name, {"status": _running()}, "status", manager="kubelet")
+                cluster.patch("Pod", name, {"status": _running(ip(pod))}, "status", manager="kubelet")
             except HttpError as error:
                 if error.status not in (404, 409):
                     raise
@@ -50,10 +55,11 @@ def kubelet(
         thread.join(timeout=30)
 
 
-def _running() -> Raw:
+def _running(ip: str | None) -> Raw:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     conditions = [
         {"type": kind, "status": "True", "lastTransitionTime": now}
         for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
     ]
-    return {"phase": "Running", "conditions": conditions}
+    address = {"podIP": ip, "podIPs": [{"ip": ip}]} if ip is not None else {}
+    return {"phase": "Running", "conditions": conditions, **address}

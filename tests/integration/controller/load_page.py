@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,6 +23,7 @@ PERIOD_S = 0.2
 LATENCY_EDGES = (0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 LENGTH_EDGES = (16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 SIZE_LABEL = "paceline.dev/tensor-parallel-size"
+GATE_OPS_PORT = 9090
 
 
 class LoadPage:
@@ -31,6 +32,8 @@ class LoadPage:
     def __init__(self, cluster: Cluster, *, service: str) -> None:
         self.rate_per_s = 0.0
         self.good_share = 1.0
+        self.held = 0
+        """Requests that wait at each gate."""
         self._cluster = cluster
         self._service = service
         self._lock = threading.Lock()
@@ -79,6 +82,11 @@ class LoadPage:
                 self._counts[name]["requests"] += share
                 self._counts[name]["good"] += share * self.good_share
 
+    def gates(self) -> list[str]:
+        """Those that are Ready."""
+        with self._lock:
+            return list(self._gates)
+
     def page(self, component: str, pod: str) -> str:
         self.advance()
         with self._lock:
@@ -92,8 +100,8 @@ class LoadPage:
         yield f"paceline_gate_arrivals_total {count}"
         yield "paceline_gate_client_errors_total 0"
         yield 'paceline_gate_unserved_total{reason="refused"} 0'
-        yield "paceline_gate_held_requests 0"
-        yield f"paceline_gate_in_flight {in_flight:.0f}"
+        yield f"paceline_gate_held_requests {self.held}"
+        yield f"paceline_gate_in_flight {in_flight + self.held:.0f}"
         yield from _histogram("paceline_gate_time_to_first_token_seconds", "", LATENCY_EDGES, TTFT_S, count)
 
     def _engine(self, pod: str) -> Iterator[str]:
@@ -126,21 +134,11 @@ def load_page(cluster: Cluster, prometheus: PrometheusServer, *, service: str) -
     """Served and scraped until the end of the block."""
     load = LoadPage(cluster, service=service)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            _, component, pod = self.path.split("/")
-            body = load.page(component, pod).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with suppress(BrokenPipeError):
-                self.wfile.write(body)
+    def page(path: str) -> str:
+        _, component, pod = path.split("/")
+        return load.page(component, pod)
 
-        def log_message(self, *_: Any) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page))
     load.port = server.server_address[1]
     stop = threading.Event()
 
@@ -158,6 +156,37 @@ def load_page(cluster: Cluster, prometheus: PrometheusServer, *, service: str) -
         server.shutdown()
         threads[1].join(timeout=10)
         server.server_close()
+
+
+@contextmanager
+def gate_door(load: LoadPage, *, ip: str) -> Iterator[None]:
+    """The operations port of the only gate, where the operator asks it itself."""
+    server = ThreadingHTTPServer((ip, GATE_OPS_PORT), _handler(lambda _: load.page(ROUTER, load.gates()[0])))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join(timeout=10)
+        server.server_close()
+
+
+def _handler(page: Callable[[str], str]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = page(self.path).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with suppress(BrokenPipeError):
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    return Handler
 
 
 def _histogram(name: str, labels: str, edges: Sequence[float], value: float, count: float) -> Iterator[str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,42 +25,6 @@ pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
 PERIOD_S, WINDOW_S = 1, 10
 ONE, MANY = 2.0, 16.0
 """Requests a second that one replica carries, and that it does not: 8 at a time, 1.3 s each."""
-
-
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
-    server = PrometheusServer(tmp_path / "prometheus")
-    server.start()
-    yield server
-    asyncio.run(server.end())
-
-
-@pytest.fixture
-def node(cluster: Cluster) -> Iterator[str]:
-    """Eight GPUs of the test's own."""
-    name = cluster.namespace
-    cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"test": name}}})
-    status = {
-        "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
-        "capacity": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "KubeletReady",
-                # The node controller doubts a node that was silent for 40 s; these tests are about others.
-                "lastHeartbeatTime": (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        ],
-    }
-    cluster.call(
-        "PATCH",
-        f"/api/v1/nodes/{name}/status",
-        {"status": status},
-        content_type="application/merge-patch+json",
-    )
-    yield name
-    cluster.call("DELETE", f"/api/v1/nodes/{name}")
 
 
 def chat(mode: str, *, node: str, **scaling: Any) -> Raw:

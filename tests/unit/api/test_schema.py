@@ -64,7 +64,7 @@ def test_every_message_of_a_rule_says_what_to_write() -> None:
 
 def test_what_is_left_out_of_the_spec_is_filled_in_and_of_the_status_is_not() -> None:
     schema = structural_schema()
-    optional = {"preset", "maxPromptTokens", "maxBatchedTokens", "stepMilliseconds"}
+    optional = {"preset", "maxPromptTokens", "maxBatchedTokens", "stepMilliseconds", "maxSeconds"}
     for path, node in nodes(schema["properties"]["spec"], "spec"):
         for name, child in node.get("properties", {}).items():
             if name in node.get("required", ()) or child.get("type") == "object":

@@ -26,6 +26,7 @@ from paceline.metrics import Availability, EngineFigures, ServiceFacts, ServiceM
 from paceline.planner import (
     Candidate,
     Decision,
+    Door,
     Figure,
     Observation,
     PlannerState,
@@ -108,6 +109,18 @@ class Source:
         return dict.fromkeys(services, self.answer)
 
 
+class Gates:
+    """Stands for the gates of the service: what each says when it is asked."""
+
+    def __init__(self) -> None:
+        self.doors: dict[str, Door | None] = {"router-0": Door(held=0, in_flight=0, arrivals=5)}
+        self.asked = 0
+
+    async def ask(self, _: Any) -> dict[str, Door | None]:
+        self.asked += 1
+        return dict(self.doors)
+
+
 class Writer:
     def __init__(self, cluster: Cluster, cache: ClusterCache) -> None:
         self.cluster = cluster
@@ -130,6 +143,7 @@ class Stage:
         self.cluster = Cluster(merged(EMULATED, {"scaling": {"mode": mode, **bounds, **scaling}}))
         self.cluster.settle()
         self.planner, self.source, self.advice = Planner(), Source(), AdviceBook()
+        self.gates = Gates()
         self.metrics = DecisionMetrics()
         self.wanted: list[tuple[ServiceKey, bool]] = []
         self.requests: dict[str, dict[str, float]] | None = {}
@@ -151,6 +165,7 @@ class Stage:
             cache=self.cache,
             looks=cast(Any, self),
             source=cast(Any, self.source),
+            gates=cast(Any, self.gates),
             planners=cast(Any, self.planner),
             requests=cast(Any, self),
             advice=self.advice,

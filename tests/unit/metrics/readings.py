@@ -35,7 +35,7 @@ def all_well(
     """Every request good, 100 prompt tokens and 20 output tokens each, TTFT between 0.1 and 0.2 s."""
     readings = Readings()
     for pod in gates:
-        readings.pods[pod.name] = {"age_s": age_s, "held": 0.0}
+        readings.pods[pod.name] = {"age_s": age_s, "held": 0.0, "in_flight": 10.0}
     for pod in engines:
         readings.pods[pod.name] = {
             "age_s": age_s,

@@ -43,7 +43,8 @@ def of_engines(metrics: ServiceMetrics, *, size: int | None = None) -> Iterator[
 
 
 def of_gates(metrics: ServiceMetrics) -> Iterator[Figure]:
-    yield from (metrics.traffic.requests_per_s, metrics.traffic.held_requests)
+    traffic = metrics.traffic
+    yield from (traffic.requests_per_s, traffic.held_requests, traffic.in_flight_requests)
     yield from of(metrics.client_time_to_first_token)
 
 
@@ -242,6 +243,16 @@ def test_gates_and_engines_that_cannot_both_be_right(
     assert (metrics.traffic.requests_per_s.trust == "Contradicted") == contradicted
     assert (metrics.attainment.trust == "Contradicted") == contradicted
     assert (metrics.availability.reason == "Contradicted") == contradicted
+
+
+def test_an_engine_that_has_just_come_contradicts_nobody() -> None:
+    """A burst that was held at zero: it is in no rate of the engine that answered it."""
+    new = replace(ENGINES[0], ready_since_s=NOW_S - 30)
+    readings = all_well(engines=(new,), gates=GATES)
+    readings.rates["counted", 1] = 0.0
+    assert measured(readings, pods=(new, *GATES)).availability.available is True
+    old = replace(new, ready_since_s=NOW_S - 600)
+    assert measured(readings, pods=(old, *GATES)).availability.reason == "Contradicted"
 
 
 def test_few_requests_apart_are_no_contradiction() -> None:
