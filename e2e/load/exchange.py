@@ -28,6 +28,8 @@ class Record:
     last_token_s: float | None = None
     ended_s: float | None = None
     status: int | None = None
+    retry_after: str | None = None
+    """The header, of an answer that is no success."""
     chunks: int = 0
     """Events that carried text."""
     output_tokens: int | None = None
@@ -86,6 +88,7 @@ async def exchange(
         async with asyncio.timeout(timeout_s), session.post(url, json=body) as response:
             record.status = response.status
             if response.status != 200:
+                record.retry_after = response.headers.get("Retry-After")
                 raise _Failed(f"status {response.status}: {(await response.text())[:200]}")
             if record.stream:
                 await _read_stream(response, record, clock=clock)

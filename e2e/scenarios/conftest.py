@@ -22,6 +22,8 @@ from e2e.scenarios.tenant import Operator, Tenant
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "e2e" / "results"
 SYSTEM = "paceline-system"
+PROMETHEUS = "http://prometheus.monitoring.svc:9090"
+LOOP = {"periodSeconds": 5, "metricsWindowSeconds": 30}
 ALIAS = "next"
 """A second tag of the same images: what an upgrade and a change of image go to."""
 SCENARIO_LABEL = "paceline.dev/scenario"
@@ -59,6 +61,16 @@ def chart(cluster: Cluster, kubectl: Kubectl) -> Chart:
     system.run("rollout", "restart", "deployment/paceline-operator")
     system.run("rollout", "status", "deployment/paceline-operator", "--timeout=120s", timeout_s=130)
     return chart
+
+
+@pytest.fixture(scope="module")
+def closed_loop(chart: Chart, kubectl: Kubectl) -> Iterator[None]:
+    """The operator reads metrics and decides, every 5 s instead of 15."""
+    chart.install({"prometheus.url": PROMETHEUS}, typed={"decisions": LOOP})
+    system = kubectl.in_namespace(chart.namespace)
+    system.run("rollout", "status", "deployment/paceline-operator", "--timeout=120s", timeout_s=130)
+    yield
+    chart.install({})
 
 
 @pytest.fixture

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import aiohttp
+
 from e2e.kubectl import wait_for
-from e2e.load import Load, OpenLoop, Record
+from e2e.load import Load, OpenLoop, Record, target
+from e2e.load.exchange import Clock, exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,51 @@ class Background:
         async with self._open.running():
             self._started.set()
             await self._stop.wait()
+
+
+def burst(
+    url: str, *, model: str, requests: int, stream: bool | None = True, timeout_s: float = 120
+) -> list[Record]:
+    """All at once, and what became of each. Every answer has 8 tokens. `stream` None: every other one streams."""
+
+    async def send() -> list[Record]:
+        target.check(url)
+        clock = Clock(asyncio.get_running_loop().time())
+        records = [
+            Record(
+                index=index,
+                scheduled_s=0.0,
+                stream=index % 2 == 0 if stream is None else stream,
+                max_tokens=8,
+            )
+            for index in range(requests)
+        ]
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 8,
+            "ignore_eos": True,
+        }
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+        ) as session:
+            await asyncio.gather(
+                *(
+                    exchange(
+                        session,
+                        record,
+                        url=f"{url}/v1/chat/completions",
+                        body={**body, "stream": record.stream},
+                        clock=clock,
+                        timeout_s=timeout_s,
+                    )
+                    for record in records
+                )
+            )
+        return records
+
+    return asyncio.run(send())
 
 
 def first_success_after(url: str, *, model: str, timeout_s: float) -> float:

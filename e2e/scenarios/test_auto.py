@@ -7,36 +7,25 @@ are real. Starts are short (emulated) and the loop looks every 5 s instead of 15
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
 from e2e.cluster.choice import Cluster
-from e2e.kubectl import Kubectl, wait_for
+from e2e.kubectl import wait_for
 from e2e.load import Load
-from e2e.scenarios.chart import Chart
 from e2e.scenarios.conftest import ROOT
 from e2e.scenarios.load import Background
+from e2e.scenarios.rival import holds_gpus
 from e2e.scenarios.tenant import Operator, Tenant
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_loop")]
 
 Manifest = dict[str, Any]
 
-PROMETHEUS = "http://prometheus.monitoring.svc:9090"
-LOOP = {"periodSeconds": 5, "metricsWindowSeconds": 30}
 START_S = 120
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _closed_loop(chart: Chart, kubectl: Kubectl) -> Iterator[None]:
-    chart.install({"prometheus.url": PROMETHEUS}, typed={"decisions": LOOP})
-    system = kubectl.in_namespace(chart.namespace)
-    system.run("rollout", "status", "deployment/paceline-operator", "--timeout=120s", timeout_s=130)
-    yield
-    chart.install({})
 
 
 def auto(emulated: Callable[..., Manifest], **spec: Any) -> Manifest:
@@ -212,9 +201,8 @@ def test_gpus_that_others_hold_are_not_asked_for(
     tenant: Tenant, emulated: Callable[..., Manifest], record_scenario: Callable[..., None]
 ) -> None:
     """A rival holds five of the node's eight GPUs: three replicas at the most, and none is ever Pending."""
-    image = _router_image(tenant, emulated)
-    tenant.kubectl.apply(_rival(image, gpus=5))
-    wait_for("the rival runs", lambda: _phase(tenant, "rival") == "Running", timeout_s=60)
+    tenant.apply(auto(emulated))
+    holds_gpus(tenant, gpus=5)
     ready(tenant)
     load = Background(
         tenant.base_url(),
@@ -233,48 +221,6 @@ def test_gpus_that_others_hold_are_not_asked_for(
     assert pending == 0
     assert desired(tenant) == (3, 1)
     assert "Inventory" in limits
-
-
-def _router_image(tenant: Tenant, emulated: Callable[..., Manifest]) -> str:
-    """Of an image that the node has; the service is there afterwards."""
-    tenant.apply(auto(emulated))
-    wait_for("an engine", lambda: bool(tenant.engines()), timeout_s=60)
-    return str(tenant.engines()[0]["spec"]["containers"][0]["image"])
-
-
-def _rival(image: str, *, gpus: int) -> Manifest:
-    amounts = {"nvidia.com/gpu": str(gpus), "cpu": "10m", "memory": "32Mi"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "rival"},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "holds",
-                    "image": image,
-                    "imagePullPolicy": "Never",
-                    "command": ["sleep", "3600"],
-                    "resources": {"requests": amounts, "limits": amounts},
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }
-
-
-def _phase(tenant: Tenant, pod: str) -> str:
-    return str(tenant.kubectl.get("pod", pod)["status"].get("phase"))
 
 
 def test_auto_scales_real_vllm_on_the_cpu(

@@ -195,7 +195,7 @@ async def test_advisory_says_that_it_would_go_to_zero_and_stays() -> None:
 
 async def test_without_step_times_it_goes_to_zero_and_wakes_all_the_same() -> None:
     night = Night()
-    night.planner.of = lambda *_: None  # type: ignore[method-assign, assignment, return-value]
+    night.planner.of = lambda *_: None  # type: ignore[method-assign, assignment]
     await night.fall_asleep()
     night.gates.doors = dict(HELD)
     await night.ring()

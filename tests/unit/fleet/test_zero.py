@@ -11,7 +11,7 @@ from tests.unit.fleet.services import EMULATED, merged
 from tests.unit.fleet.simulated_cluster import Cluster
 from tests.unit.fleet.test_autoscaling import AWAY, advise, auto, desired, shape
 
-ZERO = {"replicaBounds": {"min": 0, "max": 6}}
+ZERO: dict[str, Any] = {"replicaBounds": {"min": 0, "max": 6}}
 
 
 def asleep() -> Cluster:

@@ -23,7 +23,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = found.get(str(self.server.server_address[0]), b"")
+            body = found.get(str(self.connection.getsockname()[0]), b"")
             self.send_response(200 if body and self.path == "/metrics" else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -1,0 +1,58 @@
+"""A pod of somebody else that holds GPUs of the only node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from e2e.kubectl import wait_for
+from e2e.scenarios.tenant import Tenant
+
+Manifest = dict[str, Any]
+NAME = "rival"
+
+
+def holds_gpus(tenant: Tenant, *, gpus: int) -> None:
+    """It runs from here on. Its image is an engine's, which the node has."""
+    wait_for("an engine", lambda: bool(tenant.engines()), timeout_s=60)
+    image = str(tenant.engines()[0]["spec"]["containers"][0]["image"])
+    tenant.kubectl.apply(_pod(image, gpus=gpus))
+    wait_for("the rival runs", lambda: _phase(tenant) == "Running", timeout_s=60)
+
+
+def gives_them_back(tenant: Tenant) -> None:
+    tenant.kubectl.run("delete", "pod", NAME, "--wait=true")
+
+
+def _phase(tenant: Tenant) -> str:
+    return str(tenant.kubectl.get("pod", NAME)["status"].get("phase"))
+
+
+def _pod(image: str, *, gpus: int) -> Manifest:
+    amounts = {"nvidia.com/gpu": str(gpus), "cpu": "10m", "memory": "32Mi"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": NAME},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "holds",
+                    "image": image,
+                    "imagePullPolicy": "Never",
+                    "command": ["sleep", "3600"],
+                    "resources": {"requests": amounts, "limits": amounts},
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+            ],
+        },
+    }
