@@ -136,6 +136,21 @@ async def test_a_request_that_came_and_left_wakes_it() -> None:
     assert night.woken()
 
 
+async def test_who_was_woken_stays_awake_for_the_idle_time() -> None:
+    night = Night()
+    await night.pass_time(IDLE_S + 2 * PERIOD_S)
+    await night.ring()
+    night.gates.doors = {"router-0": Door(held=0, in_flight=0, arrivals=6)}
+    await night.ring()
+    for _ in range(IDLE_S // int(PERIOD_S)):
+        night.cluster.reconcile()
+        shapes = night.cluster.status.shape
+        assert shapes is not None
+        assert shapes.desired is not None
+        assert shapes.desired.replicas > 0
+        await night.pass_time(PERIOD_S)
+
+
 async def test_figures_of_before_do_not_put_it_back_to_sleep() -> None:
     night = Night()
     await night.fall_asleep()
