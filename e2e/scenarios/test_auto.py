@@ -197,12 +197,33 @@ def test_a_shift_of_the_mix_changes_the_tensor_parallel_size(
     assert failures == []
 
 
-def test_gpus_that_others_hold_are_not_asked_for(
-    tenant: Tenant, emulated: Callable[..., Manifest], record_scenario: Callable[..., None]
-) -> None:
-    """A rival holds five of the node's eight GPUs: three replicas at the most, and none is ever Pending."""
-    tenant.apply(auto(emulated))
+def _rival(tenant: Tenant) -> None:
+    """Five of the node's eight GPUs."""
     holds_gpus(tenant, gpus=5)
+
+
+def _quota(tenant: Tenant) -> None:
+    """Three GPUs in this namespace."""
+    hard = {"requests.nvidia.com/gpu": "3"}
+    tenant.kubectl.apply(
+        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "gpus"}, "spec": {"hard": hard}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("leaves_three", "limit"),
+    [pytest.param(_rival, "Inventory", id="a-rival"), pytest.param(_quota, "Quota", id="a-quota")],
+)
+def test_gpus_that_cannot_be_had_are_not_asked_for(
+    tenant: Tenant,
+    emulated: Callable[..., Manifest],
+    record_scenario: Callable[..., None],
+    leaves_three: Callable[[Tenant], None],
+    limit: str,
+) -> None:
+    """Three GPUs can be had and more are needed: three replicas, none is ever Pending, and none is refused."""
+    tenant.apply(auto(emulated))
+    leaves_three(tenant)
     ready(tenant)
     load = Background(
         tenant.base_url(),
@@ -217,10 +238,17 @@ def test_gpus_that_others_hold_are_not_asked_for(
             pending += sum(one["status"]["phase"] == "Pending" for one in tenant.engines())
     status = tenant.observe()["status"]
     limits = {one.get("limit") for one in status["decisions"]}
-    record_scenario(pending_looks=pending, replicas=len(tenant.serving()), limits=",".join(map(str, limits)))
+    refused = tenant.kubectl.run("get", "events", "--field-selector", "reason=FailedCreate", "-o", "name")
+    record_scenario(
+        pending_looks=pending,
+        pods_refused=len(refused.split()),
+        replicas=len(tenant.serving()),
+        limits=",".join(map(str, limits)),
+    )
     assert pending == 0
+    assert refused == ""
     assert desired(tenant) == (3, 1)
-    assert "Inventory" in limits
+    assert limit in limits
 
 
 def test_auto_scales_real_vllm_on_the_cpu(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +17,14 @@ from paceline.cli.cluster_reader import ClusterReader
 from paceline.controller import planning
 from paceline.controller.decision_record import state_of
 from paceline.controller.planners import Planners, SizedPlanner
-from paceline.controller.resources import CHILD_OF_KIND, INFERENCE_SERVICE, NODE, POD, SERVICE_LABEL
+from paceline.controller.resources import (
+    CHILD_OF_KIND,
+    INFERENCE_SERVICE,
+    NODE,
+    POD,
+    RESOURCE_QUOTA,
+    SERVICE_LABEL,
+)
 from paceline.controller.start_times import StartTimes
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Node, Observed, Pod, ServiceMeta
@@ -42,6 +49,7 @@ Requests = Mapping[str, Mapping[str, float]]
 class Sight:
     observed: Observed
     requested: Requests
+    quotas: Sequence[Mapping[str, Any]]
     is_live: bool
     state: PlannerState | None
     start_seconds: Mapping[str, list[float]]
@@ -85,6 +93,7 @@ async def ask(sight: Sight, source: MetricsSource) -> Asked | None:
         standing=standing,
         timed=planner.sizes,
         nodes=planning.inventory(observed, requested=sight.requested, own={}),
+        quotas=sight.quotas,
         start_times=starts.of(key),
     )
     return Asked(planner=planner, observation=observation, metrics=metrics, standing=standing)
@@ -128,6 +137,7 @@ async def look(cluster: ClusterReader, service: InferenceService, namespace: str
     return Sight(
         observed=observed,
         requested=requested,
+        quotas=await cluster.list(RESOURCE_QUOTA, namespace=namespace),
         is_live=live is not None,
         state=state_of(memory.get("planner")),
         start_seconds=memory.get("startSeconds") or {},

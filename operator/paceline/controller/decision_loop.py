@@ -3,7 +3,7 @@ fleet an advice. Run by `process`; one loop for all services, no timer of kopf's
 
     metrics ──> Observation ──> sleep rule, or Planner.decide ──> Advice ──> reconciler ──> status, then engines
                     ^                 │
-    cache, pod requests, start times  └──> Kept (ConfigMap NAME-decisions), paceline_decision_*
+    cache, requests, quotas, starts   └──> Kept (ConfigMap NAME-decisions), paceline_decision_*
 
 A service at zero is looked at in between too, when the doorbell has asked its gates (`hear`).
 
@@ -33,6 +33,7 @@ from paceline.controller.errors import FenceLost
 from paceline.controller.instruments import Instruments
 from paceline.controller.planners import Planners, SizedPlanner
 from paceline.controller.pod_requests import PodRequests
+from paceline.controller.quotas import QuotaBook, Quotas
 from paceline.controller.start_times import StartTimes
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
@@ -93,6 +94,7 @@ class DecisionLoop:
         gates: Gates,
         planners: Planners,
         requests: PodRequests,
+        quotas: QuotaBook,
         advice: AdviceBook,
         store: DecisionStore,
         metrics: DecisionMetrics,
@@ -106,6 +108,8 @@ class DecisionLoop:
         self._gates = gates
         self._planners = planners
         self._requests = requests
+        self._quota_book = quotas
+        self._quotas: Quotas = {}
         self._advice = advice
         self._store = store
         self._metrics = metrics
@@ -143,6 +147,8 @@ class DecisionLoop:
             key: ServiceFacts(pods=observed.pods, load_must_be_known=planning.decides(observed))
             for key, observed in seen.items()
         }
+        if any(one.load_must_be_known for one in facts.values()):
+            self._quotas = await self._quota_book.read()
         found = await self._source.collect(facts)
         for key, metrics in found.items():
             # Again: the metrics may have taken seconds, and the cluster has gone on.
@@ -292,6 +298,7 @@ class DecisionLoop:
             nodes=planning.inventory(
                 observed, requested=self._requests.by_node(), own=self._own_requests(observed)
             ),
+            quotas=self._quotas.get(key.namespace, ()),
             start_times=self._start_times.of(key),
         )
 

@@ -6,13 +6,15 @@ The fleet knows no planner and the planner no Kubernetes: this is the only file 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from paceline.api import BurnRate, InferenceService, Shape
 from paceline.fleet import Observed
 from paceline.fleet.advice import Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
 from paceline.metrics import ClusterFacts, ServiceMetrics, observe
@@ -41,9 +43,12 @@ def observation_of(
     standing: Shape,
     timed: tuple[int, ...],
     nodes: tuple[NodeGpus, ...],
+    quotas: Iterable[Mapping[str, Any]],
     start_times: tuple[StartTime, ...],
 ) -> Observation:
-    """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known."""
+    """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known; `quotas` are
+    those of the namespace."""
+    quota_gpus = gpus_left(observed.service, quotas)
     transition = observed.status.transition if observed.status is not None else None
     current = standing.tensor_parallel_size
     sizes = allowed_sizes(observed, timed=timed, current=current)
@@ -54,10 +59,13 @@ def observation_of(
         cluster=ClusterFacts(
             pods=observed.pods,
             nodes=nodes,
+            quota_gpus=quota_gpus,
             start_times=start_times,
             current=planner_shape(standing),
             changing=is_active(transition),
-            refused=refused_shapes(observed, nodes=nodes, sizes=sizes, current=current),
+            refused=refused_shapes(
+                observed, nodes=nodes, quota_gpus=quota_gpus, sizes=sizes, current=current
+            ),
         ),
     )
 
@@ -127,14 +135,20 @@ def inventory(
 
 
 def refused_shapes(
-    observed: Observed, *, nodes: tuple[NodeGpus, ...], sizes: tuple[int, ...], current: int
+    observed: Observed,
+    *,
+    nodes: tuple[NodeGpus, ...],
+    quota_gpus: int | None,
+    sizes: tuple[int, ...],
+    current: int,
 ) -> tuple[PlannerShape, ...]:
     """Those that failed lately, and those of another size that do not fit beside the present one: a change
     of size brings the new pods up first."""
+    most = {size: sum(node.free // size for node in nodes) for size in sizes if size != current}
+    if quota_gpus is not None:
+        most = {size: min(count, quota_gpus // size) for size, count in most.items()}
     beside = (
-        PlannerShape(tensor_parallel_size=size, replicas=sum(node.free // size for node in nodes) + 1)
-        for size in sizes
-        if size != current
+        PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items()
     )
     return (*(planner_shape(one) for one in refused_now(observed)), *beside)
 

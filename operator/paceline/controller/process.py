@@ -41,6 +41,7 @@ from paceline.controller.ops_server import OpsServer
 from paceline.controller.planners import Planners
 from paceline.controller.pod_info import PodInfoSource
 from paceline.controller.pod_requests import PodRequests
+from paceline.controller.quotas import QuotaBook
 from paceline.controller.reconciler import Reconciler
 from paceline.controller.resources import POD_MONITOR
 from paceline.controller.settings import OperatorSettings
@@ -183,6 +184,7 @@ class OperatorProcess:
             gates=gates,
             planners=Planners(),
             requests=requests,
+            quotas=QuotaBook(client),
             advice=advice,
             store=DecisionStore(writer, cache=self._cache),
             metrics=self._decision_metrics,

@@ -48,6 +48,7 @@ class Resource:
 INFERENCE_SERVICE = Resource(api_version=API_VERSION, kind=KIND, plural=PLURAL)
 POD = Resource(api_version="v1", kind="Pod", plural="pods")
 NODE = Resource(api_version="v1", kind="Node", plural="nodes", namespaced=False)
+RESOURCE_QUOTA = Resource(api_version="v1", kind="ResourceQuota", plural="resourcequotas")
 SECRET = Resource(api_version="v1", kind="Secret", plural="secrets")
 EVENT = Resource(api_version="v1", kind="Event", plural="events")
 LEASE = Resource(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")

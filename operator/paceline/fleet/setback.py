@@ -17,7 +17,7 @@ from paceline.fleet.transition import DEADLINE_EXCEEDED, UNSCHEDULABLE, Decision
 
 UNSCHEDULABLE_S = 900.0
 """A shape that found no place may find one soon, and what the inventory shows of that the planner sees by
-itself: this only keeps it from what the inventory cannot show (affinity, topology, quota)."""
+itself: this only keeps it from what the inventory cannot show (affinity, topology, quotas of CPU or memory)."""
 
 KEPT = 8
 

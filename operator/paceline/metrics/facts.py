@@ -75,6 +75,7 @@ class ClusterFacts:
 
     pods: Sequence[PodView]
     nodes: tuple[NodeGpus, ...]
+    quota_gpus: int | None = None
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
     changing: bool = False

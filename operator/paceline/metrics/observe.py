@@ -27,6 +27,7 @@ def observe(metrics: ServiceMetrics, *, now_s: float, goal: Goal, cluster: Clust
         attainment=metrics.attainment,
         groups=tuple(groups),
         nodes=cluster.nodes,
+        quota_gpus=cluster.quota_gpus,
         start_times=cluster.start_times,
         current=cluster.current,
         changing=cluster.changing,

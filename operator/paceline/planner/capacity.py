@@ -1,4 +1,4 @@
-"""How many replicas of each tensor-parallel size fit: bounds of the spec, GPUs that exist, the budget.
+"""How many replicas of each tensor-parallel size fit: bounds of the spec, GPUs that exist, budget and quota.
 
 A replica needs its GPUs on one node. What this service holds already it may keep; another size may also take
 the GPUs that the present one gives back, as far as any node could hold a replica of that size.
@@ -26,6 +26,8 @@ def room(observation: Observation, tensor_parallel_size: int) -> Room:
     found = [Room(most=goal.max_replicas, limit="MaxReplicas"), _inventory(observation, size)]
     if goal.max_gpus is not None:
         found.append(Room(most=goal.max_gpus // size, limit="GpuBudget"))
+    if observation.quota_gpus is not None:
+        found.append(_quota(observation, size, left=observation.quota_gpus))
     refused = [one.replicas for one in observation.refused if one.tensor_parallel_size == size]
     if refused:
         current = observation.current
@@ -37,6 +39,13 @@ def room(observation: Observation, tensor_parallel_size: int) -> Room:
 def least_replicas(goal: Goal) -> int:
     """Never zero: scaling to zero is not the planner's to decide."""
     return max(goal.min_replicas, 1)
+
+
+def _quota(observation: Observation, size: int, *, left: int) -> Room:
+    """What runs stays, also where more is used than the quota allows by now."""
+    held = {one.tensor_parallel_size: one.ready + one.starting for one in observation.groups}
+    gpus = sum(one * count for one, count in held.items())
+    return Room(most=max((gpus + left) // size, held.get(size, 0)), limit="Quota")
 
 
 def _inventory(observation: Observation, size: int) -> Room:

@@ -31,13 +31,15 @@ Limit = Literal[
     "None",
     "Inventory",
     "Topology",
+    "Quota",
     "GpuBudget",
     "MaxReplicas",
     "MinReplicas",
     "TensorParallelSizes",
     "Refused",
 ]
-"""What keeps a better shape from being chosen. Topology: enough GPUs, but not on one node. Refused: shapes that
+"""What keeps a better shape from being chosen. Topology: enough GPUs, but not on one node. Quota:
+what the namespace may request. Refused: shapes that
 failed lately."""
 
 

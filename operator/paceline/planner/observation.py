@@ -176,6 +176,8 @@ class Observation:
     """Share of the requests of the window that met all their targets, from exact counters."""
     groups: tuple[Group, ...]
     nodes: tuple[NodeGpus, ...]
+    quota_gpus: int | None = None
+    """GPUs that a quota leaves to the service, beside those that it holds. None: no quota, or none is known."""
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
     """The shape that the cluster was last told to have. None: nothing runs yet."""

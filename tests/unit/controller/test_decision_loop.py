@@ -147,6 +147,7 @@ class Stage:
         self.metrics = DecisionMetrics()
         self.wanted: list[tuple[ServiceKey, bool]] = []
         self.requests: dict[str, dict[str, float]] | None = {}
+        self.quotas: list[dict[str, Any]] = []
         self.cache = ClusterCache()
         self.cache.put(
             INFERENCE_SERVICE,
@@ -168,6 +169,7 @@ class Stage:
             gates=cast(Any, self.gates),
             planners=cast(Any, self.planner),
             requests=cast(Any, self),
+            quotas=cast(Any, self),
             advice=self.advice,
             store=DecisionStore(cast(Any, self.writer), cache=self.cache),
             metrics=self.metrics,
@@ -181,6 +183,9 @@ class Stage:
 
     def by_node(self) -> dict[str, dict[str, float]] | None:
         return self.requests
+
+    async def read(self) -> dict[str, list[dict[str, Any]]]:
+        return {KEY.namespace: self.quotas}
 
     async def tick(self) -> None:
         await self.loop.tick()
@@ -222,6 +227,18 @@ async def test_the_planner_sees_goal_fleet_and_what_others_hold() -> None:
     (start,) = seen.start_times
     assert start.starts == 2
     assert not seen.changing
+
+
+async def test_the_planner_sees_what_a_quota_of_the_namespace_leaves() -> None:
+    stage = Stage()
+    stage.quotas = [
+        {"status": {"hard": {"requests.nvidia.com/gpu": "10"}, "used": {"requests.nvidia.com/gpu": "6"}}}
+    ]
+    await stage.tick()
+    seen = stage.planner.asked[0][0]
+    assert seen.quota_gpus == 4
+    # Beside the present pods, one replica of three.
+    assert Shape(tensor_parallel_size=3, replicas=2) in seen.refused
 
 
 async def test_without_the_other_pods_requests_our_own_are_subtracted() -> None:

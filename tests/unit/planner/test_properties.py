@@ -97,6 +97,7 @@ def observations(draw: st.DrawFn) -> Observation:
         ),
         attainment=draw(figures),
         changing=draw(st.booleans()),
+        quota_gpus=draw(st.one_of(st.none(), st.integers(0, 16))),
         refused=tuple(draw(st.lists(shapes, max_size=2))),
     )
 
@@ -119,6 +120,8 @@ def test_limits_are_never_exceeded(seen: Observation) -> None:
     held = sum(one.tensor_parallel_size * (one.ready + one.starting) for one in seen.groups)
     free = sum(node.free for node in seen.nodes)
     assert chosen.gpus <= max(free + held, chosen.tensor_parallel_size)
+    if seen.quota_gpus is not None:
+        assert chosen.gpus <= max(seen.quota_gpus + held, chosen.tensor_parallel_size)
 
 
 @few

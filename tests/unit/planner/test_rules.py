@@ -172,6 +172,21 @@ def test_under_a_cap_the_loss_is_told() -> None:
     assert "misses in" in decision.message
 
 
+def test_a_quota_leaves_what_it_leaves() -> None:
+    asked = goal(allowed_tensor_parallel_sizes=(2,))
+    free = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), goal=asked))
+    assert free.shape.replicas > 4
+    bound = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), goal=asked, quota_gpus=3))
+    assert (bound.shape, bound.limit) == (shape(2, 4), "Quota")
+    assert any("more room (Quota)" in one for one in bound.would_change)
+
+
+def test_a_quota_that_shrank_takes_nothing_that_runs() -> None:
+    asked = goal(allowed_tensor_parallel_sizes=(2,))
+    decision = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), goal=asked, quota_gpus=0))
+    assert decision.shape == shape(2, 3)
+
+
 # -- Trust ----------------------------------------------------------------------------------------------------
 
 
