@@ -1,0 +1,75 @@
+"""What breaks beside or in a service under load. Each returns when the fault is there.
+
+Called by `test_faults.py`. Engines are emulated, so that one of them can be told to die or to hang.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from e2e.kubectl import wait_for
+from e2e.scenarios.tenant import Tenant
+
+Fault = Callable[[Tenant], None]
+
+
+def kill_an_engine(tenant: Tenant) -> None:
+    """SIGKILL, without a drain: streams in it are lost."""
+    _kill(tenant, tenant.engines()[0]["metadata"]["name"])
+
+
+def kill_a_router(tenant: Tenant) -> None:
+    _kill(tenant, tenant.routers()[0]["metadata"]["name"])
+
+
+def end_an_engine_process(tenant: Tenant) -> None:
+    """As a crash: the pod stays, and its container starts again."""
+    _emulate(tenant, "Die")
+
+
+def hang_an_engine(tenant: Tenant) -> None:
+    """It takes requests and makes no step; its server answers."""
+    _emulate(tenant, "Hang")
+
+
+def ask_for_an_image_that_is_not_there(tenant: Tenant) -> None:
+    tenant.change({"runtime": {"image": "registry.invalid/paceline/router:none"}})
+
+
+def ask_for_an_engine_that_dies_on_load(tenant: Tenant) -> None:
+    tenant.change({"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "DieLoading"}]}})
+
+
+def put_an_autoscaler_on_it(tenant: Tenant) -> None:
+    """An HPA that wants three replicas of the engines' Deployment, whatever their load."""
+    (engines,) = {
+        one["metadata"]["name"]
+        for one in tenant.kubectl.list("deployments", tenant.engine_selector)
+        if one["spec"]["replicas"]
+    }
+    tenant.kubectl.apply(
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "theirs"},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": engines},
+                "minReplicas": 3,
+                "maxReplicas": 3,
+            },
+        }
+    )
+    wait_for(
+        "the HPA's three replicas",
+        lambda: tenant.kubectl.get("deployment", engines)["spec"]["replicas"] == 3,
+        timeout_s=90,
+    )
+
+
+def _kill(tenant: Tenant, pod: str) -> None:
+    tenant.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+
+def _emulate(tenant: Tenant, fault: str) -> None:
+    pod = tenant.engines()[0]["metadata"]["name"]
+    tenant.kubectl.run("exec", pod, "--", "paceline-runtime", "emulation", f"fault={fault}")

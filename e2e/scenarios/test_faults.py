@@ -1,0 +1,193 @@
+"""What a service under load loses when something breaks: the streams inside the process that died, and no more.
+
+Two emulated engines, ten streams a second of 0.8 to 4.8 s; everything else is real. What counts as lost "later" was
+sent more than five seconds after the fault: by then every gate and router must know of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from e2e.kubectl import wait_for
+from e2e.load import Load
+from e2e.scenarios.faults import (
+    Fault,
+    ask_for_an_engine_that_dies_on_load,
+    ask_for_an_image_that_is_not_there,
+    end_an_engine_process,
+    hang_an_engine,
+    kill_a_router,
+    kill_an_engine,
+    put_an_autoscaler_on_it,
+)
+from e2e.scenarios.load import Background
+from e2e.scenarios.tenant import Tenant
+
+pytestmark = pytest.mark.slow
+
+Manifest = dict[str, Any]
+
+START_S = 120
+KNOWN_S = 5.0
+"""After a pod died: no request that is sent later may be lost."""
+
+LOAD = Load(rate_per_s=10, max_tokens=(40, 240), timeout_s=60)
+DEADLINE_S = 30
+
+
+class Stage:
+    """One service under load while one thing breaks."""
+
+    def __init__(self, tenant: Tenant, made: Manifest) -> None:
+        self.tenant = tenant
+        tenant.apply(made)
+        tenant.settle(timeout_s=START_S)
+        self._load = Background(tenant.base_url(), model=tenant.name, load=LOAD)
+
+    def play(self, fault: Fault, *, until: Callable[[Tenant], bool], timeout_s: float) -> dict[str, Any]:
+        """What was lost, and the seconds from the fault until `until` held; ten more under load follow."""
+        with self._load.running():
+            began_s = time.monotonic()
+            time.sleep(8)
+            fault(self.tenant)
+            at_s = time.monotonic() - began_s
+            wait_for("recovered", lambda: until(self.tenant), timeout_s=timeout_s)
+            recovered_s = time.monotonic() - began_s - at_s
+            time.sleep(10)
+        records = self._load.outcome().records
+        lost = [one for one in records if one.failure is not None]
+        later = [one for one in lost if one.scheduled_s > at_s + KNOWN_S]
+        return {
+            "requests": len(records),
+            "failed": len(lost),
+            "failed_later": len(later),
+            "recovered_s": round(recovered_s, 1),
+            "first": "; ".join(sorted({str(one.failure)[:80] for one in lost}))[:300],
+        }
+
+
+def two_serve(tenant: Tenant) -> bool:
+    return len(tenant.serving()) == 2
+
+
+def is_refused(tenant: Tenant) -> bool:
+    """The change was taken back, and what served before serves."""
+    status = tenant.observe()["status"]
+    step = (status.get("transition") or {}).get("step")
+    return step == "RolledBack" and status.get("refused") is not None and two_serve(tenant)
+
+
+def is_told_of(tenant: Tenant) -> bool:
+    return (tenant.condition("ForeignWriter") or {}).get("status") == "True"
+
+
+@pytest.fixture
+def stage(tenant: Tenant, emulated: Callable[..., Manifest]) -> Stage:
+    made = emulated(replicas=2, transition={"readyDeadlineSeconds": DEADLINE_S, "pendingDeadlineSeconds": 20})
+    return Stage(tenant, made)
+
+
+def changes_hands(tenant: Tenant, *, component: str) -> Callable[[Tenant], bool]:
+    """The pods are others than they are now, and all Ready."""
+    pods = tenant.engines if component == "engine" else tenant.routers
+    before = {one["metadata"]["uid"] for one in pods()}
+
+    def changed(_: Tenant) -> bool:
+        now = {one["metadata"]["uid"] for one in pods() if "deletionTimestamp" not in one["metadata"]}
+        return now != before and len(now) == len(before) and _all_ready(tenant)
+
+    return changed
+
+
+def _all_ready(tenant: Tenant) -> bool:
+    pods = [*tenant.engines(), *tenant.routers()]
+    return all(
+        any(c["type"] == "Ready" and c["status"] == "True" for c in one["status"].get("conditions", ()))
+        for one in pods
+    )
+
+
+def test_a_killed_engine_takes_its_own_streams_with_it_and_no_later_one(
+    stage: Stage, record_scenario: Callable[..., None]
+) -> None:
+    seen = stage.play(
+        kill_an_engine, until=changes_hands(stage.tenant, component="engine"), timeout_s=START_S
+    )
+    record_scenario(**seen)
+    assert seen["failed_later"] == 0
+    # At ten a second and five seconds at the most, no more can have been inside.
+    assert seen["failed"] <= 50
+
+
+def test_an_engine_process_that_ends_takes_its_own_streams_with_it_and_no_later_one(
+    stage: Stage, record_scenario: Callable[..., None]
+) -> None:
+    def came_back(tenant: Tenant) -> bool:
+        restarts = sum(
+            status["restartCount"]
+            for one in tenant.engines()
+            for status in one["status"].get("containerStatuses", ())
+        )
+        return restarts == 1 and two_serve(tenant)
+
+    seen = stage.play(end_an_engine_process, until=came_back, timeout_s=START_S)
+    record_scenario(**seen)
+    assert seen["failed_later"] == 0
+    assert seen["failed"] <= 50
+
+
+def test_an_engine_that_hangs_is_restarted_and_holds_few_requests(
+    stage: Stage, record_scenario: Callable[..., None]
+) -> None:
+    """Its server answers, so nothing but the missing step tells: liveness gives it 60 s. Until then the router, which
+    goes by requests in flight, sends it as many as the other has."""
+
+    def restarted(tenant: Tenant) -> bool:
+        restarts = [
+            status["restartCount"]
+            for one in tenant.engines()
+            for status in one["status"].get("containerStatuses", ())
+        ]
+        return sum(restarts) >= 1 and two_serve(tenant)
+
+    seen = stage.play(hang_an_engine, until=restarted, timeout_s=300)
+    record_scenario(**seen)
+    assert seen["failed"] < 0.2 * seen["requests"]
+
+
+def test_a_killed_router_takes_its_own_streams_with_it_and_no_later_one(
+    stage: Stage, record_scenario: Callable[..., None]
+) -> None:
+    seen = stage.play(kill_a_router, until=changes_hands(stage.tenant, component="router"), timeout_s=START_S)
+    record_scenario(**seen)
+    assert seen["failed_later"] == 0
+    assert seen["failed"] <= 50
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(ask_for_an_image_that_is_not_there, id="an-image-that-is-not-there"),
+        pytest.param(ask_for_an_engine_that_dies_on_load, id="an-engine-that-dies-on-load"),
+    ],
+)
+def test_a_change_that_cannot_work_is_taken_back_and_loses_nothing(
+    stage: Stage, fault: Fault, record_scenario: Callable[..., None]
+) -> None:
+    seen = stage.play(fault, until=is_refused, timeout_s=DEADLINE_S + 90)
+    record_scenario(**seen)
+    assert seen["failed"] == 0
+
+
+def test_somebodys_autoscaler_is_named_and_loses_nothing(
+    stage: Stage, record_scenario: Callable[..., None]
+) -> None:
+    seen = stage.play(put_an_autoscaler_on_it, until=is_told_of, timeout_s=90)
+    record_scenario(**seen)
+    said = (stage.tenant.condition("ForeignWriter") or {})["message"]
+    assert "replicas" in said
+    assert seen["failed"] == 0
