@@ -27,6 +27,8 @@ from pathlib import Path
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+from paceline_runtime.launch.machine import computes_bf16
+
 TEXT = Path(__file__).with_name("quantized.txt")
 SERVED_NAME = "quantized"
 START_DEADLINE_S = 600.0
@@ -53,6 +55,7 @@ class Variant:
     name: str
     model_dir: Path
     kv_cache_dtype: str
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ async def serving(
     command = [str(engine_python), "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--model", str(variant.model_dir), "--served-model-name", SERVED_NAME]
     command += ["--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
+    command += ["--dtype", variant.dtype]
     command += ["--kv-cache-dtype", variant.kv_cache_dtype, "--no-enable-prefix-caching"]
     command += ["--max-model-len", str(MAX_MODEL_TOKENS), "--max-num-batched-tokens", str(MAX_BATCHED_TOKENS)]
     environment = os.environ | {
@@ -386,8 +390,14 @@ def main() -> int:
     parser.add_argument("--int8", type=Path, default=models / "smollm2-135m-instruct-int8")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    # As the launcher serves it on this machine: without instructions for 16-bit floats it computes in 32 bits.
+    bf16 = (
+        Variant("BF16", args.bf16, "auto")
+        if computes_bf16()
+        else Variant("BF16, computed in float32", args.bf16, "auto", dtype="float32")
+    )
     variants = [
-        Variant("BF16", args.bf16, "auto"),
+        bf16,
         Variant("INT8", args.int8, "auto"),
         Variant("INT8 + FP8 KV", args.int8, "fp8"),
     ]

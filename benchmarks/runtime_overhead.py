@@ -8,10 +8,10 @@ ratio.
 middleware, in turns, on messages of the form and size that vLLM 0.32 sends, and nothing else. On a whole
 server they would drown: one request costs vLLM's frontend milliseconds.
 
-**The ratio** compares two servers with the same arguments on the same machine: vLLM alone, and vLLM with
-our plugin, stat logger and middleware. Both stay up; rounds of the same load go to one and to the other in
-turns, so that a busy machine slows both alike. The interval is that of the mean of the rounds' log ratios
-(Student's t).
+**The ratio** compares two servers on the same machine: vLLM with our plugin, stat logger and middleware, as
+the launcher starts it, and vLLM alone with the very arguments and environment that the launcher gave. Both stay
+up; rounds of the same load go to one and to the other in turns, so that a busy machine slows both alike. The
+interval is that of the mean of the rounds' log ratios (Student's t).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,10 +38,6 @@ import aiohttp
 import click
 
 from paceline_core import LatencyTarget, Targets
-from paceline_runtime.launch.buckets import histogram_buckets
-from paceline_runtime.launch.cpu_threads import deal_cores
-from paceline_runtime.launch.machine import cores
-from paceline_runtime.launch.vllm_args import LoadedFrom, vllm_env
 from paceline_runtime.vllm_plugin.middleware import App, Message, Receive, RequestLedger, Scope, Send
 from paceline_runtime.vllm_plugin.serving import Serving
 from paceline_runtime.vllm_plugin.settings import ModelFacts, ServerSettings
@@ -198,13 +194,17 @@ class Server:
                 pass
             await asyncio.sleep(1)
 
-    def cpu_us(self) -> float:
-        """CPU time of the API server so far: the launcher's child, or what was started itself."""
+    def engine_pid(self) -> int:
+        """vLLM's API server: the launcher's child, or what was started itself."""
         assert self.child is not None
         pid = self.child.pid
         if self.env.get("VLLM_PLUGINS") != "":
             pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-        user, kernel = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return pid
+
+    def cpu_us(self) -> float:
+        """CPU time of the API server so far."""
+        user, kernel = Path(f"/proc/{self.engine_pid()}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(kernel)) * 1e6 / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
@@ -220,74 +220,50 @@ def free_port() -> int:
         return port
 
 
-@contextmanager
-def servers(*, streams: int) -> Iterator[tuple[Server, Server]]:
+@asynccontextmanager
+async def servers(http: aiohttp.ClientSession, *, streams: int) -> AsyncIterator[tuple[Server, Server]]:
+    """Bare vLLM and ours, both answering."""
     cache = Path(os.environ.get("PACELINE_CACHE") or Path.home() / ".cache" / "paceline")
     python = cache / "venvs" / "runtime-cpu" / "bin" / "python"
-    model = cache / "models" / "smollm2-135m-instruct"
-    if not python.exists() or not model.exists():
+    models = cache / "models"
+    if not python.exists() or not models.joinpath("smollm2-135m-instruct").exists():
         raise click.ClickException("run `make runtime-env models` first")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         (folder / "targets.json").write_text(TARGETS.to_json())
-        ports = free_port(), free_port()
-        both = (
-            Server(
-                "bare vLLM",
-                _bare(python, model, ports[0], streams),
-                _bare_env(model),
-                ports[0],
-                folder / "bare.log",
-            ),
-            Server(
-                "paceline-runtime",
-                _ours(python, ports[1], streams, folder),
-                {},
-                ports[1],
-                folder / "ours.log",
-            ),
+        port = free_port()
+        ours = Server(
+            "paceline-runtime",
+            _ours(python, port, streams, folder),
+            {"PACELINE_BUNDLED_MODELS": str(models)},
+            port,
+            folder / "ours.log",
         )
-        both[1].env["PACELINE_BUNDLED_MODELS"] = str(model.parent)
+        started = [ours]
         try:
-            for one in both:
-                one.start()
-            yield both
+            ours.start()
+            await ours.wait_until_it_answers(http, "/ready")
+            bare = _bare(ours, port=free_port(), log=folder / "bare.log")
+            started.append(bare)
+            bare.start()
+            await bare.wait_until_it_answers(http, "/health")
+            yield bare, ours
         finally:
-            for one in both:
+            for one in started:
                 one.end()
 
 
-def _bare(python: Path, model: Path, port: int, streams: int) -> list[str]:
-    """The arguments that the launcher gives, without what is ours."""
-    buckets = histogram_buckets(TARGETS, max_prompt_tokens=1500, max_model_tokens=2048)
-    return [
-        *(
-            str(python),
-            "-m",
-            "vllm.entrypoints.openai.api_server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ),
-        *("--model", str(model), "--served-model-name", "m", "--max-model-len", "2048"),
-        *("--kv-cache-memory-bytes", str(2**28), "--max-num-seqs", str(streams), "--enable-prefix-caching"),
-        *("--max-num-queued-reqs", str(streams + 64), "--max-num-queued-tokens", "200000"),
-        *(
-            "--custom-histogram-buckets",
-            json.dumps(buckets),
-            "--disable-uvicorn-access-log",
-            "--enforce-eager",
-        ),
-        *("--override-generation-config", '{"max_new_tokens":512}', "--shutdown-timeout", "60"),
-    ]
-
-
-def _bare_env(model: Path) -> dict[str, str]:
-    """The environment that the launcher gives, without what is ours."""
-    threads = deal_cores(cores(), ranks=1, limit_cores=None).to_env()
-    loaded_from = LoadedFrom(path=str(model), streamed=False, quantization=None)
-    return threads | vllm_env(model=loaded_from, eager=True) | {"VLLM_PLUGINS": ""}
+def _bare(ours: Server, *, port: int, log: Path) -> Server:
+    """vLLM with the arguments and the environment that the launcher gave its own, less what is ours."""
+    child = Path(f"/proc/{ours.engine_pid()}")
+    argv = child.joinpath("cmdline").read_text().rstrip("\0").split("\0")
+    for name, value in (("--middleware", None), ("--port", str(port))):
+        at = argv.index(name)
+        argv[at : at + 2] = [] if value is None else [name, value]
+    given = dict(
+        pair.split("=", 1) for pair in child.joinpath("environ").read_text().rstrip("\0").split("\0")
+    )
+    return Server("bare vLLM", argv, given | {"VLLM_PLUGINS": ""}, port, log)
 
 
 def _ours(python: Path, port: int, streams: int, folder: Path) -> list[str]:
@@ -331,19 +307,16 @@ async def load(http: aiohttp.ClientSession, server: Server, *, streams: int, tok
 
 async def ratio(*, rounds: int, streams: int, tokens: int) -> None:
     timeout = aiohttp.ClientTimeout(total=None)
-    with servers(streams=streams) as both:
+    async with aiohttp.ClientSession(timeout=timeout) as http, servers(http, streams=streams) as both:
         bare, ours = both
-        async with aiohttp.ClientSession(timeout=timeout) as http:
-            await bare.wait_until_it_answers(http, "/health")
-            await ours.wait_until_it_answers(http, "/ready")
-            for one in both:
-                await load(http, one, streams=streams, tokens=tokens)
-            for number in range(rounds):
-                for one in both if number % 2 else (ours, bare):
-                    before_us = one.cpu_us()
-                    one.tokens_per_s.append(await load(http, one, streams=streams, tokens=tokens))
-                    one.cpu_us_per_token.append((one.cpu_us() - before_us) / (streams * tokens))
-                print(f"round {number + 1} of {rounds}", end="\r", file=sys.stderr)
+        for one in both:
+            await load(http, one, streams=streams, tokens=tokens)
+        for number in range(rounds):
+            for one in both if number % 2 else (ours, bare):
+                before_us = one.cpu_us()
+                one.tokens_per_s.append(await load(http, one, streams=streams, tokens=tokens))
+                one.cpu_us_per_token.append((one.cpu_us() - before_us) / (streams * tokens))
+            print(f"round {number + 1} of {rounds}", end="\r", file=sys.stderr)
     print(
         f"\n{rounds} rounds of {streams} streams × {tokens} tokens each, in turns; load {os.getloadavg()[0]:.1f}\n"
     )
