@@ -1,4 +1,4 @@
-"""BF16, INT8 and INT8 with an FP8 KV cache side by side: size, latency, throughput, perplexity.
+"""BF16, INT8 and, where the CPU can, INT8 with an FP8 KV cache side by side: size, latency, throughput, perplexity.
 
 Called by hand (docs/quantization.md has the command and its table). It starts stock vLLM on the CPU,
 one server at a time, on loopback. A round measures each variant once, in an order that rotates from
@@ -399,8 +399,11 @@ def main() -> int:
     variants = [
         bf16,
         Variant("INT8", args.int8, "auto"),
-        Variant("INT8 + FP8 KV", args.int8, "fp8"),
     ]
+    if {"avx512f", "amx_tile"} & set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()):
+        variants.append(Variant("INT8 + FP8 KV", args.int8, "fp8"))
+    else:
+        print("INT8 + FP8 KV is left out: vLLM needs AVX-512 or AMX for it.", file=sys.stderr)
     print(asyncio.run(run(variants, engine_python=args.engine_python, round_count=args.rounds)))
     return 0
 
