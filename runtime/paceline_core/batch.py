@@ -2,11 +2,16 @@
 
 The reference that the fast simulator must equal, and what the emulated engine and `paceline timing check` run.
 It follows vLLM V1's scheduler (0.32) with its defaults: first come, first served; chunked prefill; a request is
-admitted only if its whole prompt fits the free KV cache at that moment; preemption by recompute.
+admitted only if its whole prompt fits the free KV cache at that moment; preemption by recompute; and asynchronous
+scheduling, which composes a step while the one before it is computed:
 
-A caller loops: `add` and `abort` between steps, `schedule()`, wait `step.duration_s(timing)`, `complete(step)`.
-What is left out: speculative decoding, priorities, LoRA, multi-modal inputs, asynchronous scheduling (its effect
-on the time between steps is part of δ).
+    step            │ n, under way        │ n + 1, composed     │ n + 2
+    who may join    │ came before n − 1   │ came before n       │ came before n + 1
+
+An idle engine does not work ahead: where nothing runs, who waits is taken at once.
+
+A caller loops: `schedule()`, wait `step.duration_s(timing)`, `complete(step)`; `add` and `abort` at any time. What is
+left out: speculative decoding, priorities, LoRA, multi-modal inputs.
 """
 
 from __future__ import annotations
@@ -20,6 +25,9 @@ from paceline_core.timing import StepTiming
 
 KV_BLOCK_TOKENS: Final = 16
 """vLLM's default block size on GPUs: KV cache is given out and prefixes are matched in whole blocks."""
+
+STEPS_AHEAD: Final = 1
+"""Steps that are composed beyond the one under way. Who comes to a busy engine is in none of them."""
 
 
 def kv_blocks(tokens: int) -> int:
@@ -38,6 +46,8 @@ class _Sequence:
     prompt_tokens: int
     output_tokens: int
     cached_tokens: int
+    earliest_step: int
+    """The first that may take it in."""
     generated: int = 0
     computed: int = 0
     """Tokens whose keys and values lie in the cache."""
@@ -111,6 +121,8 @@ class Batch:
     """In the order of admission. Only the last can be amid its prompt: whatever takes the rest of a step's
     budget ends admission in that step."""
     _free_blocks: int = 0
+    _steps: int = 0
+    """Scheduled so far."""
     preemptions: int = 0
 
     def __post_init__(self) -> None:
@@ -139,8 +151,8 @@ class Batch:
         return kv_blocks(prompt_tokens + output_tokens - 1) <= self.blocks
 
     def add(self, request_id: int, *, prompt_tokens: int, output_tokens: int, cached_tokens: int = 0) -> None:
-        """Queue a request. `cached_tokens` of its prompt are found in the prefix cache, now and after a
-        preemption; they take room like its other tokens."""
+        """Queue a request that comes in a step or at its end. `cached_tokens` of its prompt are found in the
+        prefix cache, now and after a preemption; they take room like its other tokens."""
         if prompt_tokens < 1 or output_tokens < 1:
             raise ValueError(f"request {request_id}: write at least one prompt token and one output token")
         if not self.fits(prompt_tokens, output_tokens):
@@ -148,10 +160,13 @@ class Batch:
                 f"request {request_id}: {prompt_tokens} + {output_tokens} tokens never fit a KV cache of "
                 f"{self.kv_cache_tokens}"
             )
-        self._waiting.append(_Sequence(request_id, prompt_tokens, output_tokens, cached_tokens))
+        earliest_step = self._steps + STEPS_AHEAD
+        self._waiting.append(
+            _Sequence(request_id, prompt_tokens, output_tokens, cached_tokens, earliest_step)
+        )
 
     def abort(self, request_id: int) -> bool:
-        """Drop a request between two steps. False: it is not here."""
+        """Drop a request. False: it is not here."""
         for queue in (self._running, self._waiting):
             for one in queue:
                 if one.request_id == request_id:
@@ -188,6 +203,7 @@ class Batch:
             prefills.extend(self._admit(budget))
         if not decodes and not prefills:
             return None
+        self._steps += 1
         return Step(
             decodes=tuple(one.request_id for one in decodes),
             prefills=tuple(prefills),
@@ -196,9 +212,12 @@ class Batch:
         )
 
     def _admit(self, budget: int) -> Iterator[Prefill]:
+        step = self._steps
+        if self._waiting and not self._running:
+            step = max(step, self._waiting[0].earliest_step)
         while budget > 0 and self._waiting and len(self._running) < self.max_sequences:
             one = self._waiting[0]
-            if kv_blocks(one.total) > self._free_blocks:
+            if one.earliest_step > step or kv_blocks(one.total) > self._free_blocks:
                 return
             one.computed = usable_prefix_tokens(one.cached_tokens, total_tokens=one.total)
             tokens = min(one.total - one.computed, budget)
@@ -236,12 +255,15 @@ class Batch:
         request ends or blocks may run short. For `duration_s` and `complete` in one go, where steps are many."""
         if step.prefills or step.preempted or len(step.decodes) < len(self._running):
             return 1
+        if self._waiting and self._waiting[0].earliest_step >= self._steps:
+            return 1
         until_end = min(one.output_tokens - one.generated for one in self._running)
         return max(1, min(until_end, KV_BLOCK_TOKENS * (self._free_blocks // len(self._running))))
 
     def complete(self, step: Step, *, times: int = 1) -> StepResult:
         """The step is over, or as many like it as `repeats` allows: its requests have their tokens, and the
         finished ones are gone. Requests that were aborted since it was scheduled are left out."""
+        self._steps += times - 1
         chunks = dict.fromkeys(step.decodes, 1) | {one.request_id: one.chunk_tokens for one in step.prefills}
         first: list[int] = []
         tokens: list[int] = []

@@ -10,7 +10,8 @@ accuracy against the simulator. In short, for one replica that gets λ requests/
   elasticity of a token's time in B), less what balancing over n replicas takes away. Integrated over 7 nodes,
   and a request of o tokens sees the average over its life.
 * TPOT is the step at that B plus the prefills that fall into the request's life (compound Poisson).
-* TTFT is the rest of the step under way, all that arrived during it, and the request's own chunks.
+* TTFT is the rest of the step under way, the next one, all that arrived during the first, the request's own
+  chunks, and what is spent outside of the steps.
 * Beyond the KV cache or `max_sequences` requests queue for admission.
 """
 
@@ -25,7 +26,8 @@ import numpy.typing as npt
 from paceline.planner.distribution import gamma_cdf, gamma_quantile, normal_cdf
 from paceline.planner.mix import Mix
 from paceline.planner.observation import Goal
-from paceline_core.timing import StepTiming
+from paceline_core.batch import STEPS_AHEAD
+from paceline_core.timing import FRONT_S, StepTiming
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,6 +44,8 @@ _COUNT_NOISE: Final = 0.3
 """Variance of in-flight counts between replicas that is left at a batch of zero."""
 _ELASTICITY_MOST: Final = 0.95
 _LOAD_MOST: Final = 0.98
+_CHAINS: Final = 1 + STEPS_AHEAD
+"""What arrives in a step is computed so many steps later: the steps between are chains that do not touch."""
 _PERCENTILES: Final = (0.0, 1.6449, 2.3263)
 """Normal scores of p50, p95 and p99."""
 
@@ -167,10 +171,11 @@ class ReplicaModel:
     def _state(self, batch: Floats, *, rate: Floats, replicas: Floats) -> _State:
         """Mean and variance of the batch, and the step that a request meets.
 
-        Steps are a gated queue: what arrives during one is computed in the next. So a step's length C has
-        E[C] = T_d/(1−ρ) and Var[C] = λ·E[C]·E[Δ²]/(1−ρ²), and a request meets a step by its length.
-        The step of a request's own prefill is long; what arrives during it is prefilled in the request's
-        first gaps, and so on: `chain_s`, which lengthens its stay and with it the batch.
+        Steps are a gated queue: what arrives during one is computed in the next but one, because the next
+        is composed already. So a step's length C has E[C] = T_d/(1−ρ) and Var[C] = λ·E[C]·E[Δ²]/(1−ρ²), two
+        neighbours are independent, and a request meets a step by its length. The step of a request's own
+        prefill is long; what arrives during it is prefilled in the request's first gaps, and so on:
+        `chain_s`, which lengthens its stay and with it the batch.
         """
         work_mean = np.interp(batch, self._batch, self._prefill_mean)
         work_square = np.interp(batch, self._batch, self._prefill_square)
@@ -207,6 +212,7 @@ class ReplicaModel:
             work_square=work_square,
             decode_s=np.interp(batch, self._batch, self._decode_s),
             cycle_s=cycle,
+            cycle_variance=cycle_variance,
             met_s=met,
             met_variance=np.maximum(cycle_variance + skew - (cycle_variance / cycle) ** 2, 0.0),
             own_step_s=own_step,
@@ -214,26 +220,32 @@ class ReplicaModel:
         )
 
     def _first_token(self, state: _State) -> _FirstToken:
-        """The rest of the step that the request meets, those that arrived in it too, and its own chunks."""
+        """The rest of the step that the request meets, the next one, those that arrived in the first too, its own
+        chunks, and what is spent outside of the steps."""
         busy = -np.expm1(-state.batch) * (1 - state.load) + state.load
         """Share of arrivals that find a step under way."""
         met = state.met_s
-        mean = busy * met * (0.5 + state.load)
+        with_met = met * (0.5 + state.load)
+        ahead = STEPS_AHEAD * state.cycle_s
+        mean = busy * (with_met + ahead)
         square = busy * (
             (state.met_variance + met**2) * ((0.5 + state.load) ** 2 + 1 / 12)
             + state.rate * met * state.work_square
+            + 2 * with_met * ahead
+            + STEPS_AHEAD * state.cycle_variance
+            + ahead**2
         )
         left, part = self._grid_place(state.batch)
         low, high = self._prefill_s[left], self._prefill_s[left + 1]
-        own = low + (high - low) * part[:, None] + self._chunks * state.decode_s[:, None]
+        own = FRONT_S + low + (high - low) * part[:, None] + self._chunks * state.decode_s[:, None]
         return _FirstToken(own_s=own, wait_mean_s=mean, wait_variance=square - mean**2)
 
     def _later_tokens(self, state: _State) -> _LaterTokens:
         """A request of o tokens sees the mean batch of its m = o − 1 steps, and the prefills that fall into them.
 
-        The m steps are a delay busy period: y₀ is the step of its own prefill, yᵢ = T_d + the prefills that
-        arrived during yᵢ₋₁. Their sum has the mean m·C + (y₀ − C)·ρ(1 − ρᵐ)/(1 − ρ), and each prefill
-        counts with all those that arrive because of it.
+        The m steps are two delay busy periods that alternate: y₀ is the step of its own prefill, yᵢ = T_d + the
+        prefills that arrived during yᵢ₋₂. Their sum has the mean m·C + (y₀ − C)·ρ(1 − ρᵐᐟ²)/(1 − ρ), and each
+        prefill counts with all those that arrive because of it.
         """
         steps = self._output_steps
         life = steps * (1 - state.elasticity[:, None]) / self._steps
@@ -241,11 +253,11 @@ class ReplicaModel:
         kept = np.minimum(2 * (life + np.expm1(-life)) / np.maximum(life, 1e-6) ** 2, 1.0)
         around = _spread(state.batch[:, None, None], (state.variance[:, None] * kept)[..., None])
         load, gain = state.fed_back[:, None], 1 / (1 - state.fed_back[:, None])
-        gone = load**steps
+        gone = load ** (steps / _CHAINS)
         excess = np.maximum(state.own_step_s - state.cycle_s, 0.0)[:, None]
         cycle = (state.decode_s / (1 - state.load))[:, None]
         own_variance = state.work_square - state.work_mean**2 + state.rate * state.met_s * state.work_square
-        reach = steps - 2 * load * (1 - gone) * gain + load**2 * (1 - gone**2) / (1 - load**2)
+        reach = steps - _CHAINS * (2 * load * (1 - gone) * gain - load**2 * (1 - gone**2) / (1 - load**2))
         total = steps * (cycle - state.decode_s[:, None]) + excess * load * (1 - gone) * gain
         variance = (state.rate * state.work_square)[:, None] * gain**2 * (
             cycle * reach + excess * gain * (1 - gone) ** 2
@@ -337,6 +349,7 @@ class _State:
     work_square: Floats
     decode_s: Floats
     cycle_s: Floats
+    cycle_variance: Floats
     met_s: Floats
     met_variance: Floats
     own_step_s: Floats

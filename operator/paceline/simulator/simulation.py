@@ -192,7 +192,7 @@ def simulate(
 def _outcomes(world: World, setting: Setting) -> Outcomes:
     traffic = world.traffic
     failed = world.state != layout.DONE
-    ttft = np.where(failed & np.isnan(world.first_token_s), np.nan, world.first_token_s - traffic.arrival_s)
+    ttft = world.ttft_s()
     several = world.output > 1
     tpot = np.where(
         several & ~failed, (world.done_s - world.first_token_s) / np.maximum(world.output - 1, 1), np.nan

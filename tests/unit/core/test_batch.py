@@ -41,6 +41,7 @@ def test_decodes_come_first_and_a_prompt_is_cut_to_what_the_budget_leaves() -> N
     batch.complete(scheduled(batch))
     batch.add(1, prompt_tokens=600, output_tokens=9)
     batch.add(2, prompt_tokens=10, output_tokens=9)
+    batch.complete(scheduled(batch))
     step = scheduled(batch)
     assert step.decodes == (0,)
     assert step.prefills == (Prefill(request_id=1, chunk_tokens=511, prior_tokens=0, last=False),)
@@ -50,6 +51,43 @@ def test_decodes_come_first_and_a_prompt_is_cut_to_what_the_budget_leaves() -> N
         (1, 89, 511),
         (2, 10, 0),
     ]
+
+
+def test_who_comes_to_a_busy_engine_is_not_in_the_step_that_is_composed_already() -> None:
+    batch = Batch(kv_cache_tokens=ROOMY)
+    batch.add(0, prompt_tokens=10, output_tokens=9)
+    step = scheduled(batch)
+    batch.add(1, prompt_tokens=10, output_tokens=9)
+    batch.complete(step)
+    joined: list[list[int]] = []
+    for number in range(3):
+        if number == 1:
+            batch.add(2, prompt_tokens=10, output_tokens=9)
+        step = scheduled(batch)
+        joined.append([one.request_id for one in step.prefills])
+        batch.complete(step)
+    assert joined == [[], [1], [2]]
+
+
+def test_an_idle_engine_does_not_work_ahead() -> None:
+    batch = Batch(kv_cache_tokens=ROOMY)
+    batch.add(0, prompt_tokens=10, output_tokens=1)
+    step = scheduled(batch)
+    batch.add(1, prompt_tokens=10, output_tokens=2)
+    batch.add(2, prompt_tokens=10, output_tokens=2)
+    assert batch.complete(step).finished == (0,)
+    assert [one.request_id for one in scheduled(batch).prefills] == [1, 2]
+
+
+def test_steps_go_in_one_only_until_somebody_may_join() -> None:
+    batch = Batch(kv_cache_tokens=ROOMY)
+    batch.add(0, prompt_tokens=10, output_tokens=9)
+    batch.complete(scheduled(batch))
+    step = scheduled(batch)
+    assert batch.repeats(step) == 8
+    batch.add(1, prompt_tokens=10, output_tokens=9)
+    batch.complete(step)
+    assert batch.repeats(scheduled(batch)) == 1
 
 
 def test_cached_prefixes_are_whole_blocks_and_leave_a_token_to_compute() -> None:

@@ -11,7 +11,7 @@ from paceline.planner import Goal
 from paceline.planner.mix import Mix, Points, points_of
 from paceline.planner.performance import ReplicaModel
 from paceline.planner.surface import Surface
-from paceline_core.timing import StepTiming
+from paceline_core.timing import FRONT_S, StepTiming
 from tests.unit.planner.looks import CHAT_OUTPUT, CHAT_PROMPT, TIMING, goal
 
 
@@ -52,7 +52,7 @@ def test_a_lone_request_takes_what_the_steps_take() -> None:
     alone = model.outlook(np.array([1e-6]), replicas=np.array([1.0]))
     prefill_s = TIMING[2].step_s(prefills=[(2000, 0)])
     decode_s = TIMING[2].step_s(decodes=1, decode_context_tokens=2100)
-    assert alone.ttft_mean_s[0] == pytest.approx(prefill_s, rel=0.02)
+    assert alone.ttft_mean_s[0] == pytest.approx(FRONT_S + prefill_s, rel=0.02)
     assert alone.tpot_mean_s[0] == pytest.approx(decode_s, rel=0.02)
 
 
@@ -63,7 +63,15 @@ def test_a_prompt_longer_than_the_budget_is_computed_in_several_steps() -> None:
     chunks_s = sum(
         TIMING[2].step_s(prefills=[(min(2047, 8000 - prior), prior)]) for prior in range(0, 8000, 2047)
     )
-    assert alone.ttft_mean_s[0] == pytest.approx(chunks_s, rel=0.1)
+    assert alone.ttft_mean_s[0] == pytest.approx(FRONT_S + chunks_s, rel=0.1)
+
+
+def test_who_comes_to_a_busy_replica_waits_a_step_and_a_half() -> None:
+    """Prompts of one token hardly lengthen a step: half of the one under way, the one composed ahead, the own."""
+    model = ReplicaModel(TIMING[2], mix=one_length(1, 400), goal=goal())
+    outlook = model.outlook(model.rate_at(np.array([12.0])), replicas=np.array([4.0]))
+    step_s = float(outlook.tpot_mean_s[0])
+    assert outlook.ttft_mean_s[0] - FRONT_S == pytest.approx(2.5 * step_s, rel=0.05)
 
 
 def test_the_highest_rate_is_where_work_fills_the_time() -> None:

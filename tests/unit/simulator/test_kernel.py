@@ -24,13 +24,13 @@ def _timing(kv_cache_tokens: int) -> StepTiming:
     )
 
 
-def _traffic(n: int, *, rate: float, longest: int = 3000, seed: int = 3) -> Traffic:
+def _traffic(n: int, *, rate: float, longest: int = 3000, wordiest: int = 250, seed: int = 3) -> Traffic:
     random = np.random.default_rng(seed)
     arrival_s = np.cumsum(random.exponential(1 / rate, size=n))
     return Traffic(
         arrival_s=arrival_s,
         prompt_tokens=random.integers(1, longest, size=n),
-        output_tokens=random.integers(1, 250, size=n),
+        output_tokens=random.integers(1, wordiest, size=n),
         end_s=float(arrival_s[-1]) + 1.0,
     )
 
@@ -48,7 +48,7 @@ def _step_by_step(
     now, arrived = 0.0, 0
     while arrived < len(traffic) or batch.running or batch.waiting:
         if not batch.running and not batch.waiting:
-            now = float(traffic.arrival_s[arrived])
+            now = max(now, float(traffic.arrival_s[arrived]))
         while arrived < len(traffic) and traffic.arrival_s[arrived] <= now:
             batch.add(
                 arrived,
@@ -93,21 +93,22 @@ def _differences(
 
 
 @pytest.mark.parametrize(
-    ("n", "rate", "kv_cache_tokens", "max_sequences", "max_batched_tokens"),
+    ("rate", "wordiest", "kv_cache_tokens", "max_sequences", "max_batched_tokens"),
     [
-        pytest.param(1000, 1.0, 400_000, 256, 8192, id="light"),
-        pytest.param(1000, 40.0, 400_000, 256, 8192, id="saturated"),
-        pytest.param(1000, 20.0, 12_000, 256, 8192, id="preempting"),
-        pytest.param(1000, 20.0, 60_000, 256, 512, id="small chunks"),
-        pytest.param(1000, 20.0, 400_000, 16, 16, id="budget taken by decodes"),
-        pytest.param(1000, 20.0, 8_000, 6, 700, id="few sequences, little room"),
+        pytest.param(1.0, 250, 400_000, 256, 8192, id="light"),
+        pytest.param(6.0, 4, 400_000, 256, 8192, id="idle again and again"),
+        pytest.param(40.0, 250, 400_000, 256, 8192, id="saturated"),
+        pytest.param(20.0, 250, 12_000, 256, 8192, id="preempting"),
+        pytest.param(20.0, 250, 60_000, 256, 512, id="small chunks"),
+        pytest.param(20.0, 250, 400_000, 16, 16, id="budget taken by decodes"),
+        pytest.param(20.0, 250, 8_000, 6, 700, id="few sequences, little room"),
     ],
 )
 def test_short_cuts_give_what_every_step_gives(
-    n: int, rate: float, kv_cache_tokens: int, max_sequences: int, max_batched_tokens: int
+    rate: float, wordiest: int, kv_cache_tokens: int, max_sequences: int, max_batched_tokens: int
 ) -> None:
     largest_s, preemptions = _differences(
-        _traffic(n, rate=rate, longest=300 if max_batched_tokens == 16 else 3000),
+        _traffic(1000, rate=rate, wordiest=wordiest, longest=300 if max_batched_tokens == 16 else 3000),
         _timing(kv_cache_tokens),
         max_sequences=max_sequences,
         max_batched_tokens=max_batched_tokens,

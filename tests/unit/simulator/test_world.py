@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from paceline.planner import Shape
 from paceline.simulator.core import layout
 from paceline.simulator.core.pods import StartStages
+from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.world import World, WorldSettings
-from paceline_core.timing import StepTiming
+from paceline_core.timing import FRONT_S, StepTiming
 
 
 def _timing(kv_cache_tokens: int = 400_000, speed: float = 1.0) -> StepTiming:
@@ -161,8 +162,21 @@ def test_a_lone_request_takes_what_the_timing_model_says() -> None:
     timing = _timing()
     first_s = timing.step_s(prefills=[(1000, 0)])
     rest_s = sum(timing.step_s(decodes=1, decode_context_tokens=1000 + i) for i in range(1, 101))
-    assert world.first_token_s - world.traffic.arrival_s == pytest.approx(np.full(5, first_s), abs=1e-9)
+    assert world.ttft_s() == pytest.approx(np.full(5, FRONT_S + first_s), abs=1e-9)
     assert world.done_s - world.first_token_s == pytest.approx(np.full(5, rest_s), abs=1e-9)
+
+
+def test_scrapes_count_the_ttft_that_clients_see() -> None:
+    traffic = _traffic(50, seed=4, rate=2.0)
+    world = _world(traffic, shape=Shape(tensor_parallel_size=1, replicas=1))
+    scrapes = Scrapes(world=world, judge=lambda *_: np.array([True]), every_s=10.0)
+    scrapes.take()
+    _to_the_end(world)
+    scrapes.take()
+    increase = scrapes.increase(world.now_s)
+    assert increase is not None
+    assert increase["ttft_sum"] == pytest.approx(world.ttft_s().sum())
+    assert increase["request_sum"] == pytest.approx((FRONT_S + world.done_s - traffic.arrival_s).sum())
 
 
 def test_prompts_one_at_a_time_queue_as_md1_says() -> None:

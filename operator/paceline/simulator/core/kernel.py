@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from paceline.simulator.core.layout import (
+    AHEAD,
     ALL_BLOCKS,
     ALL_PREEMPTIONS,
     BLOCK_TOKENS,
@@ -209,10 +210,16 @@ def _begin_run(requests, engines, shared, limits, r, now):
             preempted = True
         else:
             budget -= _take(requests, engines, r, q, budget)
+    step = c[STEPS]
+    if c[HEAD] != NONE and c[DECODES] == 0 and c[PARTIAL] == NONE:
+        # An idle engine does not work ahead.
+        step = c[STEPS]
     while (
         not preempted and budget > 0 and c[HEAD] != NONE and c[DECODES] + c[PREFILLS] < limits.max_sequences
     ):
         q = c[HEAD]
+        if requests.earliest_step[q] > step:
+            break
         total = requests.prompt[q] + requests.generated[q]
         if c[USED_BLOCKS] + _blocks(total) > c[ALL_BLOCKS]:
             break
@@ -244,6 +251,8 @@ def _begin_run(requests, engines, shared, limits, r, now):
     steps = 1
     if c[PREFILLS] == 0 and not preempted:
         most = c[NEXT_FINISH] - c[STEPS]
+        if c[HEAD] != NONE and requests.earliest_step[c[HEAD]] > c[STEPS]:
+            most = min(most, requests.earliest_step[c[HEAD]] - c[STEPS])
         c[USED_BLOCKS] -= engines.phases[r, c[STEPS] % BLOCK_TOKENS]
         steps = _steps_that_fit(engines, r, most)
         c[USED_BLOCKS] += engines.phases[r, c[STEPS] % BLOCK_TOKENS]
@@ -312,7 +321,8 @@ def _end_run(requests, engines, shared, r, now):
 
 @njit(cache=True)
 def enqueue(requests, engines, shared, limits, q, r, now):
-    """A request reaches a replica; a run that could have taken it in ends with its present step."""
+    """A request reaches a replica. It waits for the step under way and for those that are composed ahead; a run
+    that could take it in after them ends there."""
     c, run = engines.counts[r], engines.run[r]
     requests.replica[q] = r
     if _blocks(requests.prompt[q] + requests.output[q] - 1) > c[ALL_BLOCKS]:
@@ -336,12 +346,14 @@ def enqueue(requests, engines, shared, limits, q, r, now):
     c[TAIL] = q
     c[IN_QUEUE] += 1
     if run[RUN_END_S] == np.inf:
+        requests.earliest_step[q] = c[STEPS]
         _begin_run(requests, engines, shared, limits, r, now)
-    elif first and c[RUN_STEPS] > 1 and c[IN_BATCH] < limits.max_sequences:
-        steps = _steps_until(engines, r, now)
-        if steps < c[RUN_STEPS]:
-            c[RUN_STEPS] = steps
-            run[RUN_END_S] = run[RUN_BEGIN_S] + _run_s(engines, r, steps)
+        return
+    steps = min(_steps_until(engines, r, now), c[RUN_STEPS]) + AHEAD
+    requests.earliest_step[q] = c[STEPS] + steps
+    if first and steps < c[RUN_STEPS] and c[IN_BATCH] < limits.max_sequences:
+        c[RUN_STEPS] = steps
+        run[RUN_END_S] = run[RUN_BEGIN_S] + _run_s(engines, r, steps)
 
 
 @njit(cache=True)

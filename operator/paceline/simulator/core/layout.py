@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paceline_core.batch import KV_BLOCK_TOKENS
+from paceline_core.batch import KV_BLOCK_TOKENS, STEPS_AHEAD
 
 BLOCK_TOKENS: Final = KV_BLOCK_TOKENS
+AHEAD: Final = STEPS_AHEAD
 NONE: Final = -1
 
 ABSENT, STARTING, READY, DRAINING = 0, 1, 2, 3
@@ -83,6 +84,8 @@ class Requests(NamedTuple):
     computed: Ints
     finish_step: Ints
     """The engine's step after which a decoding request has its last token."""
+    earliest_step: Ints
+    """The engine's first step that may take a waiting request in."""
     state: Bytes
     following: Ints
     first_token_s: Floats

@@ -227,7 +227,7 @@ class Scrapes:
         done = world.finished[self._finished :]
         self._finished = len(world.finished)
         if len(firsts):
-            ttft = world.first_token_s[firsts] - world.traffic.arrival_s[firsts]
+            ttft = world.ttft_s(firsts)
             sizes = world.size_of_slot[world.replica_of[firsts]]
             for size in (0, *np.unique(sizes)):
                 mine = sizes == size if size else slice(None)
@@ -254,7 +254,7 @@ class Scrapes:
     def _count_done(self, row: Floats, done: np.ndarray) -> None:
         world = self.world
         output, prompt = world.output[done], world.prompt[done]
-        ttft = world.first_token_s[done] - world.traffic.arrival_s[done]
+        ttft = world.ttft_s(done)
         decoding = world.done_s[done] - world.first_token_s[done]
         tpot = decoding / np.maximum(output - 1, 1)
         several = output > 1

@@ -22,7 +22,7 @@ from paceline.simulator.core.layout import NONE, Engines, Limits, Requests, Shar
 from paceline.simulator.core.pods import GpuTrace, Pod, StartStages
 from paceline.simulator.core.traffic import Floats, Ints, Traffic
 from paceline_core.drain import QUIET_S
-from paceline_core.timing import StepTiming
+from paceline_core.timing import FRONT_S, StepTiming
 
 GPUS_PER_NODE = 8
 MOST_PODS = 160
@@ -114,7 +114,12 @@ class World:
 
     @property
     def first_token_s(self) -> Floats:
+        """When the engine had it; NaN: not yet."""
         return self._requests.first_token_s
+
+    def ttft_s(self, which: Ints | slice = slice(None)) -> Floats:
+        """As the client sees it, with what is spent outside of the engine's steps; NaN: no first token yet."""
+        return np.asarray(FRONT_S + self.first_token_s[which] - self.traffic.arrival_s[which])
 
     @property
     def done_s(self) -> Floats:
@@ -354,6 +359,7 @@ def _requests(traffic: Traffic, settings: WorldSettings) -> Requests:
         generated=np.zeros(n, dtype=np.int64),
         computed=np.zeros(n, dtype=np.int64),
         finish_step=np.zeros(n, dtype=np.int64),
+        earliest_step=np.zeros(n, dtype=np.int64),
         state=np.zeros(n, dtype=np.int8),
         following=np.full(n, NONE, dtype=np.int64),
         first_token_s=np.full(n, np.nan),

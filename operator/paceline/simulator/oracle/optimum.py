@@ -32,7 +32,8 @@ LEAST_SLOT_S = 60.0
 
 CURVE_REQUESTS = 2500
 WARM_UP_SHARE = 0.1
-CURVE_VERSION = 1
+CURVE_VERSION = 2
+"""One more whenever the simulator gives other times: curves of an older one are then not read."""
 
 MIX_WINDOW_S = 900.0
 ONE_MIX_RATIO = 1.35
