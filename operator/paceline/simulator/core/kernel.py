@@ -213,7 +213,7 @@ def _begin_run(requests, engines, shared, limits, r, now):
     step = c[STEPS]
     if c[HEAD] != NONE and c[DECODES] == 0 and c[PARTIAL] == NONE:
         # An idle engine does not work ahead.
-        step = c[STEPS]
+        step = max(step, requests.earliest_step[c[HEAD]])
     while (
         not preempted and budget > 0 and c[HEAD] != NONE and c[DECODES] + c[PREFILLS] < limits.max_sequences
     ):
