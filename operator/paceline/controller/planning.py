@@ -147,9 +147,7 @@ def refused_shapes(
     most = {size: sum(node.free // size for node in nodes) for size in sizes if size != current}
     if quota_gpus is not None:
         most = {size: min(count, quota_gpus // size) for size, count in most.items()}
-    beside = (
-        PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items()
-    )
+    beside = (PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items())
     return (*(planner_shape(one) for one in refused_now(observed)), *beside)
 
 
