@@ -1,4 +1,4 @@
-"""`paceline-runtime drain`: the preStop hook of an engine pod.
+"""`paceline-runtime drain`: the preStop hook of an engine pod. The launcher does the same at a signal.
 
 Tells the server to leave and waits until it has; the server itself asks the routers and counts its
 requests, so that nothing is lost if this process dies. Where no server answers (still loading, or crashed)
@@ -8,6 +8,7 @@ there is nothing to wait for.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -28,19 +29,24 @@ _POLL_S = 0.5
 )
 def drain(admin_socket: Path) -> None:
     """Take this pod out of the routers, then wait for its requests. For the preStop hook."""
+    until_drained(admin_socket, say=lambda text: click.echo(text, err=True))
+
+
+def until_drained(admin_socket: Path, *, say: Callable[[str], None]) -> None:
+    """Return once the server has no request left, or has waited for as long as one may take, or is gone."""
     client = AdminClient(admin_socket)
     ask = client.drain
     while True:
         try:
             state = ask()
         except NoServer as error:
-            click.echo(f"nothing to drain: {error}", err=True)
+            say(f"nothing to drain: {error}")
             return
         except NoAnswer as error:
-            click.echo(f"asking again: {error}", err=True)
+            say(f"asking again: {error}")
         else:
             ask = client.state
             if state["phase"] == "drained":
-                click.echo(f"drained, {state['inFlight']} requests left", err=True)
+                say(f"drained, {state['inFlight']} requests left")
                 return
         time.sleep(_POLL_S)
