@@ -38,6 +38,9 @@ _RISE_REACH: Final = 0.5
 _RISE_MOST: Final = 4.0
 """A sudden rise is carried on to at most this multiple of the rate counted: a quarter of a window is enough to see
 all of a jump, and looks that are closer than scrapes find the whole of a scrape's rise in one of them."""
+_ERROR_MOST: Final = 1.0
+"""One error counts for at most so much, in the logarithm (a factor of 2.7): errors are taken as normal there, and a
+single jump of eight times would have a service expect thirty times its traffic for hours."""
 _SEASON_GAIN: Final = 0.95
 """Over the last day, errors with yesterday's curve must have been smaller by this factor for it to speak."""
 
@@ -205,7 +208,7 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
 
 
 def _error(came: float, said: float, least: float, counting: float) -> tuple[float, float]:
-    error = math.log((came + least) / (said + least))
+    error = min(max(math.log((came + least) / (said + least)), -_ERROR_MOST), _ERROR_MOST)
     return error, max(error * error - counting, 0.0)
 
 

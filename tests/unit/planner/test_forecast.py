@@ -66,6 +66,13 @@ def test_a_jump_between_two_near_looks_is_carried_on_within_bounds() -> None:
     assert said.ahead_per_s < 2 * 16
 
 
+def test_one_jump_does_not_make_a_service_expect_many_times_its_traffic() -> None:
+    """Eight times the rate for two minutes, and ten quiet ones after that."""
+    said, _ = followed(lambda s: 12.0 if 600 <= s < 720 else 1.5, until_s=1320)
+    assert said.ahead_per_s < 1.8
+    assert said.ahead_per_s * math.exp(math.sqrt(3) * said.sigma) < 12
+
+
 def test_the_noise_of_counting_is_no_jump() -> None:
     _, memory = followed(lambda _: 0.5, until_s=3600, seed=3)
     after, _ = forecast(memory, now_s=3615.0, rate=0.7, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
