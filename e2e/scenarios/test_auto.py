@@ -94,7 +94,7 @@ def test_auto_follows_the_load_up_and_down_and_loses_nothing(
             up_s = time.monotonic() - began_s - 30
             time.sleep(40)
             most = max(most, len(tenant.serving()))
-        wait_for("one replica again", lambda: desired(tenant)[0] == 1, timeout_s=240)
+        wait_for("one replica again", lambda: desired(tenant)[0] == 1, timeout_s=480)
         quiet(tenant, 1)
     outcomes = (first.outcome(), second.outcome())
     failures = [line for one in outcomes for line in one.failures]
