@@ -62,6 +62,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Serving]]:
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, "PACELINE_CACHE": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"},
+            # A shell ignores SIGINT for what it starts in the background, and so would all below it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
