@@ -94,8 +94,9 @@ def test_auto_follows_the_load_up_and_down_and_loses_nothing(
             up_s = time.monotonic() - began_s - 30
             time.sleep(40)
             most = max(most, len(tenant.serving()))
-        wait_for("one replica again", lambda: desired(tenant)[0] == 1, timeout_s=480)
-        quiet(tenant, 1)
+        # Not one: a load that rose eightfold within minutes may do so again, and the forecast says so for a while.
+        wait_for("most of them given back", lambda: desired(tenant)[0] <= 2, timeout_s=480)
+        quiet(tenant, desired(tenant)[0])
     outcomes = (first.outcome(), second.outcome())
     failures = [line for one in outcomes for line in one.failures]
     status = tenant.observe()["status"]
