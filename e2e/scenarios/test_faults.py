@@ -74,6 +74,15 @@ def two_serve(tenant: Tenant) -> bool:
     return len(tenant.serving()) == 2
 
 
+def restarts(tenant: Tenant) -> int:
+    """Of the engines' containers."""
+    return sum(
+        status["restartCount"]
+        for one in tenant.engines()
+        for status in one["status"].get("containerStatuses", ())
+    )
+
+
 def is_refused(tenant: Tenant) -> bool:
     """The change was taken back, and what served before serves."""
     status = tenant.observe()["status"]
@@ -127,12 +136,7 @@ def test_an_engine_process_that_ends_takes_its_own_streams_with_it_and_no_later_
     stage: Stage, record_scenario: Callable[..., None]
 ) -> None:
     def came_back(tenant: Tenant) -> bool:
-        restarts = sum(
-            status["restartCount"]
-            for one in tenant.engines()
-            for status in one["status"].get("containerStatuses", ())
-        )
-        return restarts == 1 and two_serve(tenant)
+        return restarts(tenant) == 1 and two_serve(tenant)
 
     seen = stage.play(end_an_engine_process, until=came_back, timeout_s=START_S)
     record_scenario(**seen)
@@ -147,12 +151,7 @@ def test_an_engine_that_hangs_is_restarted_and_holds_few_requests(
     goes by requests in flight, sends it as many as the other has."""
 
     def restarted(tenant: Tenant) -> bool:
-        restarts = [
-            status["restartCount"]
-            for one in tenant.engines()
-            for status in one["status"].get("containerStatuses", ())
-        ]
-        return sum(restarts) >= 1 and two_serve(tenant)
+        return restarts(tenant) >= 1 and two_serve(tenant)
 
     seen = stage.play(hang_an_engine, until=restarted, timeout_s=300)
     record_scenario(**seen)

@@ -14,7 +14,7 @@ from paceline.api import InferenceService, quantity_value
 _MATCHED: Final = frozenset({"NotTerminating", "NotBestEffort"})
 """Scopes that an engine pod is in: it has requests, and no activeDeadlineSeconds."""
 
-_UNMATCHED: Final = frozenset({"Terminating", "BestEffort"})
+_UNMATCHED: Final = frozenset({"Terminating", "BestEffort", "CrossNamespacePodAffinity"})
 
 
 def gpus_left(service: InferenceService, quotas: Iterable[Mapping[str, Any]]) -> int | None:
@@ -45,8 +45,6 @@ def _matches(expression: Mapping[str, Any], *, priority_class: str) -> bool:
     if scope in _MATCHED:
         return True
     if scope in _UNMATCHED:
-        return False
-    if scope == "CrossNamespacePodAffinity":
         return False
     if scope != "PriorityClass":
         return True
