@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
 import json
 import os
 import subprocess
@@ -16,10 +18,11 @@ import click
 
 from paceline.cli import timing_sampler
 from paceline.cli.timing_catalogue import PLATFORMS, Cell, cells
-from paceline.cli.timing_check import COLUMNS, BadRows, Row, read_rows, replay
+from paceline.cli.timing_check import COLUMNS, REQUESTS_PER_CLIENT, BadRows, Row, read_rows, replay
 from paceline.cli.timing_check_report import report
 from paceline.cli.timing_closed_loop import NeverFits
 from paceline.cli.timing_fit import CALIBRATED, fit_step_timing
+from paceline.cli.timing_measure import NotMeasured, measure, served_model
 from paceline.cli.written import root_option, write_or_check
 from paceline_core.timing import StepTiming, TimingTable
 from paceline_core.timing_tables import UnknownTable, load_table, table_file_name, table_to_json
@@ -95,6 +98,70 @@ def check(measured: Path, max_batched_tokens: int | None, show_rows: bool) -> No
         click.echo(f"left out, {count} rows: {reason}")
     if not replayed:
         raise click.ClickException("no row could be replayed")
+
+
+@timing.command("measure")
+@click.option("--url", required=True, help="Of the engine, such as http://127.0.0.1:8000.")
+@click.option("--model", required=True, help="As the tables name it, such as llama-3.1-8b.")
+@click.option("--format", "number_format", required=True, help="Of the weights, such as bf16.")
+@click.option("--gpu", required=True, help="As the tables name it, such as h200.")
+@click.option("--tp", required=True, type=click.IntRange(1), help="Tensor-parallel size that the engine has.")
+@click.option("--prompt-tokens", required=True, type=click.IntRange(1))
+@click.option("--output-tokens", required=True, type=click.IntRange(2))
+@click.option(
+    "--concurrency", required=True, type=click.IntRange(1), multiple=True, help="Clients; once for each row."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Rows are added to this CSV.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of lengths and prompts.")
+def measure_rows(
+    *,
+    url: str,
+    model: str,
+    number_format: str,
+    gpu: str,
+    tp: int,
+    prompt_tokens: int,
+    output_tokens: int,
+    concurrency: tuple[int, ...],
+    out: Path,
+    seed: int,
+) -> None:
+    """Measure a running engine that has no other load, in closed loops: the rows that `check` asks for.
+
+    Ten requests per client, lengths drawn evenly from [0.8, 1] of what is asked.
+    """
+    workload = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+    url = url.rstrip("/")
+    try:
+        served = asyncio.run(served_model(url))
+        for clients in concurrency:
+            requests = REQUESTS_PER_CLIENT * clients
+            measured = asyncio.run(
+                measure(url, model=served, concurrency=clients, requests=requests, seed=seed, **workload)
+            )
+            row = {"model": model, "format": number_format, "gpu": gpu, "tp": tp, **workload}
+            row |= {"concurrency": clients, "ttft_ms": measured.ttft_ms, "tpot_ms": measured.tpot_ms}
+            _add_row(out, row)
+            click.echo(
+                f"{prompt_tokens}+{output_tokens} ×{clients}: TTFT {measured.ttft_ms:.1f} ms, TPOT "
+                f"{measured.tpot_ms:.2f} ms, {requests} requests in {measured.wall_s:.1f} s"
+            )
+    except NotMeasured as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _add_row(out: Path, row: dict[str, object]) -> None:
+    new = not out.exists()
+    with out.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
 
 
 def _step_of(row: Row, left_out: Counter[str]) -> StepTiming | None:

@@ -21,6 +21,8 @@ from paceline.cli.timing_check import (
 )
 from paceline_core import load_table
 
+MEASURED_H200 = Path(__file__).parents[3] / "benchmarks" / "measured" / "llama-3.1-8b_bf16_h200.csv"
+
 
 def measured(tp: int, concurrency: int) -> Row:
     """What the shipped table says, as if it had been measured."""
@@ -118,3 +120,14 @@ def test_the_command_prints_the_error_by_gpu_and_size_and_what_it_left_out(tmp_p
 
 def test_the_command_fails_where_nothing_can_be_replayed(tmp_path: Path) -> None:
     assert check(tmp_path, [replace(ROWS[0], model="gpt-2")]).exit_code == 1
+
+
+def test_rows_of_an_h200_that_nothing_was_fitted_to() -> None:
+    """What docs/timing.md says of them: TPOT and concurrency as wanted, TTFT too low where many begin at once."""
+    rows = read_rows(MEASURED_H200.read_text().splitlines())
+    step = load_table("llama-3.1-8b", "bf16", "h200").by_tensor_parallel_size[1]
+    (errors,) = errors_by_setting([replay(row, step, max_batched_tokens=8192) for row in rows])
+    assert errors.rows == 7
+    assert errors.tpot_bias == pytest.approx(0.067, abs=0.01)
+    assert errors.concurrency_error == pytest.approx(0.045, abs=0.02)
+    assert errors.ttft_bias == pytest.approx(-0.28, abs=0.03)
