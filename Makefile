@@ -92,7 +92,7 @@ golden: venv helm ## The expected files of the tests, anew: read the difference 
 # -- See it work -------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: venv helm $(if $(PACELINE_CONTEXT),,cluster-binaries models) ## From nothing to a model's answer on a real cluster
+demo: venv ## From nothing to a model's answer on a real cluster
 	@$(PY) -m e2e.demo
 
 .PHONY: clean

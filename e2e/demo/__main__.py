@@ -1,4 +1,4 @@
-"""`python -m e2e.demo`, which `make demo` runs after it has made what the demo needs."""
+"""`python -m e2e.demo`: what `make demo` runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ FAILURES = (NotReady, NoAnswer, HelmError, KubectlError, urllib.error.URLError, 
 
 def main() -> int:
     try:
-        tour = Tour(choose(), installed())
+        where = choose()
+        where.prepare()
+        tour = Tour(where, installed())
     except (ClusterError, HelmError) as error:
         return _failed(str(error))
     try:

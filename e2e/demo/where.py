@@ -17,9 +17,9 @@ from typing import Protocol
 
 from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.layout import Layout
+from e2e.demo.prepare import DEMO_IMAGES, prepare
 from e2e.demo.watch import NotReady
-
-DEMO_IMAGES = ("operator", "router", "runtime-cpu")
+from e2e.helm import program
 
 
 class Where(Protocol):
@@ -34,6 +34,10 @@ class Where(Protocol):
     @property
     def hint(self) -> str:
         """What to type so that kubectl speaks to this cluster."""
+        ...
+
+    def prepare(self) -> None:
+        """Make what is missing on this machine; the first time that takes long."""
         ...
 
     def start(self) -> None: ...
@@ -67,6 +71,9 @@ class Local:
         kubectl = Path(self.kubectl[0])
         return f"export KUBECONFIG={self.cluster.layout.kubeconfig} PATH={kubectl.parent}:$PATH"
 
+    def prepare(self) -> None:
+        prepare(self.cluster.layout)
+
     def start(self) -> None:
         self.cluster.up(None)
 
@@ -99,6 +106,9 @@ class Context:
     @property
     def hint(self) -> str:
         return f"kubectl config use-context {self.name}"
+
+    def prepare(self) -> None:
+        program().ensure(Layout.from_environment())
 
     def start(self) -> None:
         subprocess.run([*self.kubectl, "get", "--raw", "/readyz"], check=True, timeout=30)

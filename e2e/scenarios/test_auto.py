@@ -41,6 +41,8 @@ def auto(emulated: Callable[..., Manifest], **spec: Any) -> Manifest:
         **spec.get("scaling", {}),
     }
     made["spec"]["runtime"]["maxSequences"] = spec.get("runtime", {}).get("maxSequences", 8)
+    # A jump of eight times fills the ordinary queue of 64 in eight seconds, and what comes then is refused.
+    made["spec"]["admission"]["maxQueuedRequestsPerReplica"] = 1000
     made["spec"]["slo"] = spec.get("slo", {"preset": "Standard"})
     return made
 
