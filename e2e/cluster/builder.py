@@ -66,6 +66,20 @@ class Builder:
             for name in wanted:
                 self._ensure_one(self.specs[name])
 
+    def is_built(self, name: str) -> bool:
+        """Whether it was built before, current or not."""
+        return bool(self._built_key(name))
+
+    def begin(self, name: str, *, stage: str) -> None:
+        """Build one stage of an image, whose layers the whole image finds made: for what can wait for the rest."""
+        spec = self.specs[name]
+        with exclusive(self.layout.images / "lock", "building images"):
+            self._ensure_one(self.specs[BASE])
+            ensure_packages(BUILD_PACKAGES, self.layout)
+            log = self.layout.images / "logs" / f"{name}-{stage}.log"
+            with step(f"building stage {stage} of image {spec.reference} (log in {log})"):
+                run_logged(self._bud(spec, stage=stage), log=log, timeout_s=BUILD_TIMEOUT_S)
+
     def _ensure_one(self, spec: ImageSpec) -> None:
         self._prepare(spec)
         key = spec.key(base_key=self._built_key(BASE))
@@ -112,15 +126,20 @@ class Builder:
         elif spec.name in binaries.POD_PROGRAMS:
             binaries.own_program(spec.name).ensure(self.layout)
 
-    def _bud(self, spec: ImageSpec) -> list[str | Path]:
+    def _bud(self, spec: ImageSpec, *, stage: str | None = None) -> list[str | Path]:
+        """`stage`: no more than this one, which copies from no folder of ours."""
         words: list[str | Path] = [
             "nice", *self._buildah(), "bud", "--isolation", "chroot", "--layers", "--format", "oci",
-            "--pull=never", "--file", spec.dockerfile, "--tag", spec.reference,
+            "--pull=never", "--file", spec.dockerfile,
         ]  # fmt: skip
         if spec.needs_base:
             words += ["--build-arg", f"BASE_IMAGE={self.specs[BASE].reference}"]
-        for name, folder in spec.contexts.items():
-            words += ["--build-context", f"{name}={folder}"]
+        if stage is not None:
+            words += ["--target", stage, "--tag", f"{spec.reference}-{stage}"]
+        else:
+            words += ["--tag", spec.reference]
+            for name, folder in spec.contexts.items():
+                words += ["--build-context", f"{name}={folder}"]
         for mount in package_settings.mounts(self.layout.images / "settings"):
             words += ["--volume", mount]
         words.append(self._base_context if spec.name == BASE else REPOSITORY)

@@ -1,33 +1,37 @@
-"""What the demo needs and what takes minutes the first time: programs and images, made side by side.
+"""What the demo needs and what takes minutes the first time: programs, models and images, made side by side.
 
-Programs keep the compiler busy, images wait for downloads half of the time. Called by the demo; what is made already costs a
-look at it.
+Programs keep the compiler busy; models and images wait for downloads half of the time. Called by the demo; what is made
+already costs a look at it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from e2e import helm
 from e2e.cluster import binaries
 from e2e.cluster.builder import Builder
-from e2e.cluster.image_specs import BASE, BUNDLED_MODEL
+from e2e.cluster.image_specs import BUNDLED_MODEL
 from e2e.cluster.layout import REPOSITORY, Layout
 from e2e.cluster.progress import step
 from e2e.cluster.shell import run_logged
 
-DEMO_IMAGES = ("operator", "router", "runtime-cpu")
+_WITH_MODEL = "runtime-cpu"
+DEMO_IMAGES = ("operator", "router", _WITH_MODEL)
 _MODELS = (BUNDLED_MODEL, f"{BUNDLED_MODEL}-int8")
 _MODELS_TIMEOUT_S = 3600
 
 
 def prepare(layout: Layout) -> None:
-    """Raises ClusterError; when one side fails, the other is made to its end first, and kept."""
+    """Raises ClusterError; when one side fails, the others are made to their ends first, and kept."""
     with ThreadPoolExecutor() as sides:
-        made = [sides.submit(_programs, layout), sides.submit(_images, layout)]
+        made = [sides.submit(side, layout) for side in (_programs, _models, _images)]
     for side in made:
         side.result()
+    # The images of programs are the cluster's own, which makes them when it starts.
+    Builder(layout).ensure(DEMO_IMAGES)
 
 
 def _programs(layout: Layout) -> None:
@@ -36,14 +40,19 @@ def _programs(layout: Layout) -> None:
 
 
 def _images(layout: Layout) -> None:
-    if not all((layout.models / name / "config.json").exists() for name in _MODELS):
-        _make_models(layout)
-    # The images of programs are the cluster's own, which makes them when it starts.
-    Builder(layout).ensure((BASE, *DEMO_IMAGES))
+    """As much of them as needs no model."""
+    builder = Builder(layout)
+    builder.ensure([name for name in DEMO_IMAGES if name != _WITH_MODEL])
+    if not builder.is_built(_WITH_MODEL):
+        builder.begin(_WITH_MODEL, stage="packages")
 
 
-def _make_models(layout: Layout) -> None:
+def _models(layout: Layout) -> None:
+    if all((layout.models / name / "config.json").exists() for name in _MODELS):
+        return
     log = layout.images / "logs" / "models.log"
     with step(f"the bundled model in bf16 and INT8 (once; minutes, log in {log})"):
         command = [sys.executable, "-m", "e2e.environments", "models"]
-        run_logged(command, log=log, timeout_s=_MODELS_TIMEOUT_S, cwd=REPOSITORY)
+        # One thread: two would spin beside the compilers.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run_logged(command, log=log, timeout_s=_MODELS_TIMEOUT_S, env=environment, cwd=REPOSITORY)
