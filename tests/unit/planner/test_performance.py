@@ -10,7 +10,7 @@ import pytest
 from paceline.planner import Goal
 from paceline.planner.mix import Mix, Points, points_of
 from paceline.planner.performance import ReplicaModel
-from paceline.planner.surface import Surface
+from paceline.planner.surface import Surface, misses
 from paceline_core.timing import FRONT_S, StepTiming
 from tests.unit.planner.looks import CHAT_OUTPUT, CHAT_PROMPT, TIMING, goal
 
@@ -98,6 +98,18 @@ def test_more_replicas_carry_more_each() -> None:
     rate = np.array([0.75 * one.most_rate])
     alone, pooled = (float(one.miss(rate, replicas=n)[0]) for n in (1, 8))
     assert pooled < 0.8 * alone
+
+
+def test_sizes_that_are_read_together_say_what_each_says_alone() -> None:
+    sizes = (surface(2), surface(4))
+    replicas = np.array([1, 5, 40, 2, 24])
+    rates = np.array([[0.1], [0.6], [1.1]]) * np.repeat([one.most_rate for one in sizes], (3, 2))
+    together = misses(sizes, (3, 2), rate=rates, replicas=replicas)
+    alone = [
+        sizes[0].miss(rates[:, :3], replicas=replicas[:3]),
+        sizes[1].miss(rates[:, 3:], replicas=replicas[3:]),
+    ]
+    assert (together == np.hstack(alone)).all()
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
