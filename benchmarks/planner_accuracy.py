@@ -123,7 +123,7 @@ def _capacity_error(surface: Surface, found: float, rate: float, replicas: int) 
     if not TELLING_MISSES[0] <= 1 - found <= TELLING_MISSES[1]:
         return float("nan")
     rates = np.linspace(0.02, 0.99, 400) * surface.most_rate
-    miss = surface.miss(rates, replicas=np.full(rates.shape, float(replicas)))
+    miss = surface.miss(rates, replicas=replicas)
     return float(np.interp(1 - found, miss, rates)) / rate - 1
 
 

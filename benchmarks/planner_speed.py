@@ -1,7 +1,8 @@
 """How long one decision takes: `python -m benchmarks.planner_speed` (CPU time of this process).
 
 A service that is watched for a day: traffic changes with every look and the mix every few minutes, so the cost of new
-tables is in the figures as often as it is in life.
+tables is in the figures as often as it is in life. The day is repeated with a new planner, and the fastest counts for
+each look: other processes on a busy machine stretch CPU time too.
 """
 
 from __future__ import annotations
@@ -71,8 +72,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--looks", type=int, default=5760, help="15 s apart: 5760 are a day")
     parser.add_argument("--candidates", type=int, default=64, help="listed in a decision; simulations list 1")
+    parser.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
-    looks: int = asked.looks
+    days = [_watched(looks=asked.looks, candidates=asked.candidates) for _ in range(asked.repeats)]
+    took_ms = np.min([took_s for took_s, _ in days], axis=0) * 1e3
+    _, listed = days[0]
+    print(
+        f"{asked.looks} decisions, {listed:.0f} candidates each: mean {took_ms.mean():.2f} ms, "
+        f"p50 {np.median(took_ms):.2f} ms, p99 {np.quantile(took_ms, 0.99):.2f} ms, most {took_ms.max():.2f} ms"
+    )
+
+
+def _watched(*, looks: int, candidates: int) -> tuple[list[float], float]:
+    """Seconds for each look, and how many candidates a decision lists in the mean."""
     target = LatencyTarget(
         name="all", max_prompt_tokens=None, ttft_ms=1000, ttft_per_thousand_prompt_tokens_ms=0, tpot_ms=50
     )
@@ -85,23 +97,19 @@ def main() -> None:
     )
     planner = Planner(
         timing=load_table("llama-3.1-70b", "fp8", "h200").by_tensor_parallel_size,
-        settings=PlannerSettings(max_candidates=asked.candidates),
+        settings=PlannerSettings(max_candidates=candidates),
     )
     rng = np.random.default_rng(0)
     state, current = PlannerState(), Shape(tensor_parallel_size=2, replicas=4)
-    took_s, candidates = [], []
+    took_s, listed = [], []
     for tick in range(looks):
         seen = _observation(rng, now_s=15.0 * tick, current=current, goal=goal)
         began_s = time.process_time()
         decision = planner.decide(seen, state)
         took_s.append(time.process_time() - began_s)
-        candidates.append(len(decision.candidates))
+        listed.append(len(decision.candidates))
         state, current = decision.state, decision.shape
-    took_ms = np.array(took_s) * 1e3
-    print(
-        f"{looks} decisions, {np.mean(candidates):.0f} candidates each: mean {took_ms.mean():.2f} ms, "
-        f"p50 {np.median(took_ms):.2f} ms, p99 {np.quantile(took_ms, 0.99):.2f} ms, most {took_ms.max():.2f} ms"
-    )
+    return took_s, float(np.mean(listed))
 
 
 if __name__ == "__main__":

@@ -49,14 +49,17 @@ def _quota(observation: Observation, size: int, *, left: int) -> Room:
 
 
 def _inventory(observation: Observation, size: int) -> Room:
-    held = sum(one.ready + one.starting for one in observation.groups if one.tensor_parallel_size == size)
-    given_back = sum(
-        one.tensor_parallel_size * (one.ready + one.starting)
-        for one in observation.groups
-        if one.tensor_parallel_size != size
-    )
-    free = sum(node.free // size for node in observation.nodes)
-    ever = sum(node.total // size for node in observation.nodes)
+    held = given_back = 0
+    for one in observation.groups:
+        replicas = one.ready + one.starting
+        if one.tensor_parallel_size == size:
+            held += replicas
+        else:
+            given_back += one.tensor_parallel_size * replicas
+    free = ever = loose = 0
+    for node in observation.nodes:
+        free += node.free // size
+        ever += node.total // size
+        loose += node.free
     most = max(min(held + free + given_back // size, ever), held)
-    loose = sum(node.free for node in observation.nodes)
     return Room(most=most, limit="Topology" if loose - free * size >= size else "Inventory")

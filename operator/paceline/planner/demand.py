@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from paceline.planner.forecast import Forecast, extended, forecast
 from paceline.planner.observation import Observation
 from paceline.planner.settings import PlannerSettings
-from paceline.planner.state import PlannerState
+from paceline.planner.state import ForecastMemory
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,22 +45,20 @@ class Demand:
 
 
 def demand_of(
-    observation: Observation, state: PlannerState, *, settings: PlannerSettings
-) -> tuple[Demand | None, PlannerState]:
-    """None: neither the rate nor a recent forecast is known."""
+    observation: Observation, memory: ForecastMemory | None, *, settings: PlannerSettings
+) -> tuple[Demand | None, ForecastMemory | None]:
+    """With the memory after this look. No demand: neither the rate nor a recent forecast is known."""
     rate, window_s = observation.traffic.requests_per_s.fresh, observation.traffic.window_s
     ahead_s = look_ahead_s(observation, settings=settings)
     if rate is None or not math.isfinite(rate) or rate < 0 or not window_s > 0:
-        memory = state.forecast
         if memory is None or observation.now_s - memory.at_s > settings.blind_forecast_s:
-            return None, state
+            return None, memory
         said = extended(memory, now_s=observation.now_s, look_ahead_s=ahead_s)
-        return _demand(said, None, observation, settings=settings, look_ahead_s=ahead_s), state
+        return _demand(said, None, observation, settings=settings, look_ahead_s=ahead_s), memory
     said, memory = forecast(
-        state.forecast, now_s=observation.now_s, rate=rate, window_s=window_s, look_ahead_s=ahead_s
+        memory, now_s=observation.now_s, rate=rate, window_s=window_s, look_ahead_s=ahead_s
     )
-    found = _demand(said, rate, observation, settings=settings, look_ahead_s=ahead_s)
-    return found, replace(state, forecast=memory)
+    return _demand(said, rate, observation, settings=settings, look_ahead_s=ahead_s), memory
 
 
 def _demand(

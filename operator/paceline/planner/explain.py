@@ -77,8 +77,7 @@ def would_change(
     said = []
     one, replicas = choice.ladder, choice.shape.replicas
     rates = demand.rates[:, None] * _GROWTH / one.capacity_factor / replicas
-    counts = np.full(_GROWTH.shape, float(replicas))
-    miss = demand.weights @ one.surface.miss(rates, replicas=counts)
+    miss = demand.weights @ one.surface.miss(rates, replicas=replicas)
     over = np.flatnonzero(miss > choice.allowed_miss)
     if over.size and choice.allowed_miss >= 0 and miss.size:
         rate = demand.planned_per_s * float(_GROWTH[over[0]])

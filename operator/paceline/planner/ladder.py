@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -13,7 +16,7 @@ from paceline.planner.capacity import Room
 from paceline.planner.decision import Prediction
 from paceline.planner.demand import Demand
 from paceline.planner.observation import Shape
-from paceline.planner.surface import Surface
+from paceline.planner.surface import Surface, misses
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,13 +47,13 @@ class Ladder:
 
     def least(self, allowed_miss: float) -> int | None:
         """The fewest replicas expected to miss no more; None if none on the ladder does."""
-        first = int(self._rising.searchsorted(-allowed_miss))
+        first = bisect_left(self._rising, -allowed_miss)
         return int(self.replicas[first]) if first < self.replicas.size else None
 
     @cached_property
-    def _rising(self) -> Floats:
+    def _rising(self) -> list[float]:
         """`miss` falls with the replicas: negated, it can be searched."""
-        return -self.miss
+        return [-one for one in self.miss.tolist()]
 
     def miss_at(self, replicas: int) -> float:
         index = int(np.searchsorted(self.replicas, replicas))
@@ -70,7 +73,7 @@ class Ladder:
         return np.arange(first, min(first + count, self.replicas.size))
 
     def predictions(self, indices: npt.NDArray[np.intp]) -> list[Prediction]:
-        counts = self.replicas[indices].astype(np.float64)
+        counts = self.replicas[indices]
         return self.surface.predictions(
             self.rate_per_s / self.capacity_factor / counts,
             replicas=counts,
@@ -81,32 +84,52 @@ class Ladder:
         return Shape(tensor_parallel_size=self.size, replicas=int(self.replicas[index]))
 
 
-def ladder(
-    surface: Surface,
+def ladders_of(
+    surfaces: Mapping[int, Surface],
     *,
-    size: int,
-    room: Room,
+    rooms: Mapping[int, Room],
     least: int,
-    current: int,
+    current: Shape | None,
     demand: Demand,
     capacity_factor: float,
-) -> Ladder:
-    """From `least` replicas to the most that could be of use, and to the current ones."""
-    carried = surface.most_rate * capacity_factor
-    floor = demand.planned_per_s / carried
-    top = max(int(_HEADROOM_MOST * floor) + 12, current)
-    most = max(min(top, room.most), least)
-    first = max(min(int(floor), most - 12, current - 2 if current else most), least)
-    replicas = np.arange(first, most + 1)
-    counts = replicas.astype(np.float64)
-    rates = demand.rates[:, None] / capacity_factor / counts
-    miss = demand.weights @ surface.miss(rates, replicas=counts)
-    return Ladder(
-        size=size,
-        room=room,
-        surface=surface,
-        replicas=replicas,
-        miss=np.minimum.accumulate(miss),
-        rate_per_s=demand.planned_per_s,
-        capacity_factor=capacity_factor,
+) -> tuple[Ladder, ...]:
+    """One for each size: from `least` replicas to the most that could be of use, and to the current ones."""
+    if not surfaces:
+        return ()
+    rungs = [
+        _rungs(
+            demand.planned_per_s / (surface.most_rate * capacity_factor),
+            most=rooms[size].most,
+            least=min(least, rooms[size].most),
+            current=current.replicas if current is not None and current.tensor_parallel_size == size else 0,
+        )
+        for size, surface in surfaces.items()
+    ]
+    counts = np.concatenate(rungs)
+    miss = demand.weights @ misses(
+        tuple(surfaces.values()),
+        [one.size for one in rungs],
+        rate=demand.rates[:, None] / capacity_factor / counts,
+        replicas=counts,
     )
+    ends = accumulate(one.size for one in rungs)
+    return tuple(
+        Ladder(
+            size=size,
+            room=rooms[size],
+            surface=surface,
+            replicas=replicas,
+            miss=np.minimum.accumulate(miss[end - replicas.size : end]),
+            rate_per_s=demand.planned_per_s,
+            capacity_factor=capacity_factor,
+        )
+        for (size, surface), replicas, end in zip(surfaces.items(), rungs, ends, strict=True)
+    )
+
+
+def _rungs(floor: float, *, most: int, least: int, current: int) -> npt.NDArray[np.intp]:
+    """`floor`: the replicas that the highest rate needs."""
+    top = max(int(_HEADROOM_MOST * floor) + 12, current)
+    most = max(min(top, most), least)
+    first = max(min(int(floor), most - 12, current - 2 if current else most), least)
+    return np.arange(first, most + 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -48,7 +49,7 @@ class Points:
         return Points(tokens=tokens[used] / share[used], share=share[used])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Mix:
     """What one request asks of an engine."""
 
@@ -57,12 +58,12 @@ class Mix:
     cached_share: float
     """Share of the prompt tokens that the prefix cache has: attended to, not computed."""
 
-    @property
+    @cached_property
     def decode_steps(self) -> float:
         """Steps that a request spends in the decode batch: the first token comes out of its prefill."""
         return float(np.maximum(self.output.tokens - 1, 0) @ self.output.share)
 
-    @property
+    @cached_property
     def context_tokens(self) -> float:
         """Mean context of a decoding sequence, as the batch sees it: long answers are seen for longer."""
         steps = np.maximum(self.output.tokens - 1, 0)

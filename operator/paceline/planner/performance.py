@@ -46,7 +46,7 @@ _ELASTICITY_MOST: Final = 0.95
 _LOAD_MOST: Final = 0.98
 _CHAINS: Final = 1 + STEPS_AHEAD
 """What arrives in a step is computed so many steps later: the steps between are chains that do not touch."""
-_PERCENTILES: Final = (0.0, 1.6449, 2.3263)
+_PERCENTILES: Final = np.array([0.0, 1.6449, 2.3263])
 """Normal scores of p50, p95 and p99."""
 
 
@@ -63,16 +63,19 @@ class Outlook:
     tpot_mean_s: Floats
     tpot_variance: Floats
 
-    def percentiles(self) -> tuple[Floats, ...]:
-        """TTFT p50, p95, p99, then TPOT: of gamma variables with the mean and the variance predicted."""
-        return tuple(
-            gamma_quantile(z, mean=mean, variance=np.maximum(variance, 0.0))
-            for mean, variance in (
-                (self.ttft_mean_s, self.ttft_variance),
-                (self.tpot_mean_s, self.tpot_variance),
-            )
-            for z in _PERCENTILES
-        )
+    @property
+    def ttft_s(self) -> Floats:
+        """p50, p95 and p99, a row each: of a gamma variable with the mean and the variance predicted."""
+        return _percentiles(self.ttft_mean_s, self.ttft_variance)
+
+    @property
+    def tpot_s(self) -> Floats:
+        """The same."""
+        return _percentiles(self.tpot_mean_s, self.tpot_variance)
+
+
+def _percentiles(mean: Floats, variance: Floats) -> Floats:
+    return gamma_quantile(_PERCENTILES[:, None], mean=mean, variance=np.maximum(variance, 0.0))
 
 
 class ReplicaModel:
@@ -106,8 +109,9 @@ class ReplicaModel:
         """Δ: what the prefill of each prompt point adds to the steps it is mixed into. Batch × prompt."""
         share = mix.prompt.share
         self._prefill_mean = self._prefill_s @ share
-        self._prefill_square = self._prefill_s**2 @ share
-        self._prefill_cube = self._prefill_s**3 @ share
+        square = self._prefill_s**2
+        self._prefill_square = square @ share
+        self._prefill_cube = (square * self._prefill_s) @ share
         per_request = self._steps * self._decode_s / self._batch + self._prefill_mean
         self._rate = np.maximum.accumulate(1 / per_request) + np.arange(_BATCHES) * 1e-12
         self.most_rate = float(self._rate[-1])
@@ -236,7 +240,7 @@ class ReplicaModel:
             + ahead**2
         )
         left, part = self._grid_place(state.batch)
-        low, high = self._prefill_s[left], self._prefill_s[left + 1]
+        low, high = self._prefill_s.take(left, axis=0), self._prefill_s.take(left + 1, axis=0)
         own = FRONT_S + low + (high - low) * part[:, None] + self._chunks * state.decode_s[:, None]
         return _FirstToken(own_s=own, wait_mean_s=mean, wait_variance=square - mean**2)
 
@@ -302,7 +306,7 @@ class ReplicaModel:
                 ) / 1000
                 classes.append(
                     _Class(
-                        prompts=np.flatnonzero(here),
+                        prompts=slice(int(here.argmax()), here.size - int(here[::-1].argmax())),
                         share=share[here],
                         ttft_target_s=due,
                         tpot_target_s=target.tpot_target_s,
@@ -325,7 +329,8 @@ class ReplicaModel:
 class _Class:
     """One latency class, as points of the mix."""
 
-    prompts: npt.NDArray[np.intp]
+    prompts: slice
+    """One after the other: points ascend, and classes are told by prompt length."""
     share: Floats
     ttft_target_s: Floats
     tpot_target_s: float
@@ -401,4 +406,5 @@ class _LaterTokens:
 def _spread(mean: Floats, variance: Floats) -> Floats:
     """The nodes of a gamma variable, along a new last axis that the arguments already have as length 1."""
     ratio = np.minimum(variance / np.maximum(mean, 1e-9) ** 2, 4.0) / 9
-    return np.asarray(mean * np.maximum(1 - ratio + _NODES * np.sqrt(ratio), 0.0) ** 3)
+    root = np.maximum(1 - ratio + _NODES * np.sqrt(ratio), 0.0)
+    return np.asarray(mean * (root * root * root))

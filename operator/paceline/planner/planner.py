@@ -19,20 +19,18 @@ from paceline.planner.decision import Decision, Limit, Reason
 from paceline.planner.demand import Demand, demand_of
 from paceline.planner.experience import experienced
 from paceline.planner.explain import candidates_of, runner_up_of, would_change
-from paceline.planner.ladder import Ladder, ladder
-from paceline.planner.mix import Mix
+from paceline.planner.ladder import Ladder, ladders_of
 from paceline.planner.observation import Group, Lengths, Observation, Shape
 from paceline.planner.pacing import paced
-from paceline.planner.performance import ReplicaModel
 from paceline.planner.settings import PlannerSettings
 from paceline.planner.size_change import with_needs
 from paceline.planner.state import Blend, Calibration, PlannerState
 from paceline.planner.surface import Surface
+from paceline.planner.tables import Shelf, Shelves
 from paceline.planner.trust import Assessment, assess
-from paceline.planner.workload import mix_of, remembered
+from paceline.planner.workload import remembered
 from paceline_core.timing import StepTiming
 
-_CACHED_SURFACES: Final = 24
 _MORE: Final[Reason] = "QueueingAboveTarget"
 _SAME: Final[Reason] = "Steady"
 _STEADY_CHANGE: Final = 0.2
@@ -58,29 +56,29 @@ class Planner:
     def __init__(self, *, timing: Mapping[int, StepTiming], settings: PlannerSettings | None = None) -> None:
         self._timing = dict(timing)
         self._settings = settings or PlannerSettings()
-        self._surfaces: dict[tuple[object, ...], Surface] = {}
-        self._mixes: dict[Blend, Mix | None] = {}
+        self._shelves = Shelves(self._timing)
         self._scaled: tuple[tuple[Calibration, ...], dict[int, float]] | None = None
 
     def decide(self, observation: Observation, state: PlannerState | None = None) -> Decision:
         before = state or PlannerState()
         memory = remembered(before.mix, observation)
-        state = _settled(observation, replace(before, mix=memory))
-        demand, state = demand_of(observation, state, settings=self._settings)
+        demand, forecast = demand_of(observation, before.forecast, settings=self._settings)
+        state = replace(
+            before, mix=memory, forecast=forecast, settled_since_s=_settled_since_s(observation, before)
+        )
         if observation.current is None:
             return self._first(observation, state, demand)
-        blend = memory.used if memory is not None else None
-        mix = self._mix(blend)
-        if demand is None or mix is None or memory is None or blend is None:
+        shelf = self._shelves.of(memory.used, goal=observation.goal) if memory is not None else None
+        if demand is None or memory is None or shelf is None:
             return self._held(observation, state, "rate" if demand is None else "mix of lengths")
         steady = abs(math.log(max(demand.expected_per_s, 1e-9) / max(demand.measured_per_s or 0, 1e-9)))
         assessment = assess(
-            observation, mix=mix, settled=_has_settled(observation, state) and steady < _STEADY_CHANGE
+            observation, mix=shelf.mix, settled=_has_settled(observation, state) and steady < _STEADY_CHANGE
         )
         if observation.current.tensor_parallel_size not in self._timing:
             return self._by_experience(observation, state, demand, assessment)
         # What this look teaches counts from the next one on: so more traffic never asks for less.
-        ladders = self._ladders(observation, before, blend, demand)
+        ladders = self._ladders(observation, before, shelf, demand)
         if not ladders:
             return self._nothing_fits(observation, state)
         state = paced(observation, state, settings=self._settings)
@@ -90,8 +88,8 @@ class Planner:
             and observation.now_s - memory.shifted_at_s >= _SHIFT_S
         )
         if calm:
-            state = self._learned(observation, state, demand, blend)
-        return self._chosen(observation, state, demand, blend, ladders, assessment)
+            state = self._learned(observation, state, demand, shelf)
+        return self._chosen(observation, state, demand, memory.used, shelf, ladders, assessment)
 
     def _chosen(
         self,
@@ -99,6 +97,7 @@ class Planner:
         state: PlannerState,
         demand: Demand,
         blend: Blend,
+        shelf: Shelf,
         ladders: tuple[Ladder, ...],
         assessment: Assessment,
     ) -> Decision:
@@ -121,7 +120,7 @@ class Planner:
         candidates = candidates_of(
             choice, ladders, observation=observation, state=state, settings=self._settings
         )
-        denied = {} if choice.feasible else self._denied(observation, state, blend)
+        denied = {} if choice.feasible else self._denied(observation, state, shelf)
         current = observation.current
         moved = current is not None and choice.shape.tensor_parallel_size != current.tensor_parallel_size
         after = recorded(
@@ -163,83 +162,47 @@ class Planner:
     # what is known of the sizes
 
     def _ladders(
-        self, observation: Observation, state: PlannerState, blend: Blend, demand: Demand
+        self, observation: Observation, state: PlannerState, shelf: Shelf, demand: Demand
     ) -> tuple[Ladder, ...]:
-        goal, current = observation.goal, observation.current
-        found = []
-        for size in sorted(set(goal.allowed_tensor_parallel_sizes)):
-            there = room(observation, size)
-            if size not in self._timing or there.most < 1:
-                continue
-            surface = self._surface(observation, state, blend, size)
-            mine = current is not None and current.tensor_parallel_size == size
-            found.append(
-                ladder(
-                    surface,
-                    size=size,
-                    room=there,
-                    least=min(least_replicas(goal), there.most),
-                    current=current.replicas if current is not None and mine else 0,
-                    demand=demand,
-                    capacity_factor=state.capacity_factor,
-                )
-            )
-        return tuple(found)
-
-    def _denied(self, observation: Observation, state: PlannerState, blend: Blend) -> dict[int, Surface]:
-        sizes = set(self._timing) - set(observation.goal.allowed_tensor_parallel_sizes)
-        return {size: self._surface(observation, state, blend, size) for size in sorted(sizes)}
-
-    def _surface(self, observation: Observation, state: PlannerState, blend: Blend, size: int) -> Surface:
         goal = observation.goal
-        scale = self._scales(state.calibrations)[size]
-        held = next((one for one in observation.groups if one.tensor_parallel_size == size), None)
-        kv_cache_tokens = held.kv_cache_tokens if held is not None else None
-        key = (
-            size,
-            scale,
-            kv_cache_tokens,
-            blend.prompt,
-            blend.output,
-            blend.cached_prompt_share,
-            goal.targets,
-            goal.max_sequences,
-            goal.max_batched_tokens,
+        timed = sorted(set(goal.allowed_tensor_parallel_sizes) & self._timing.keys())
+        rooms = {size: room(observation, size) for size in timed}
+        return ladders_of(
+            {
+                size: self._surface(observation, state, shelf, size)
+                for size, there in rooms.items()
+                if there.most >= 1
+            },
+            rooms=rooms,
+            least=least_replicas(goal),
+            current=observation.current,
+            demand=demand,
+            capacity_factor=state.capacity_factor,
         )
-        found = self._surfaces.get(key)
-        if found is None:
-            timing = self._timing[size].corrected(scale=scale)
-            if kv_cache_tokens is not None and kv_cache_tokens > 0:
-                timing = replace(timing, kv_cache_tokens=kv_cache_tokens)
-            mix = self._mix(blend)
-            assert mix is not None
-            found = Surface(ReplicaModel(timing, mix=mix, goal=goal))
-            while len(self._surfaces) >= _CACHED_SURFACES:
-                self._surfaces.pop(next(iter(self._surfaces)))
-            self._surfaces[key] = found
-        return found
+
+    def _denied(self, observation: Observation, state: PlannerState, shelf: Shelf) -> dict[int, Surface]:
+        sizes = set(self._timing) - set(observation.goal.allowed_tensor_parallel_sizes)
+        return {size: self._surface(observation, state, shelf, size) for size in sorted(sizes)}
+
+    def _surface(self, observation: Observation, state: PlannerState, shelf: Shelf, size: int) -> Surface:
+        held = next((one for one in observation.groups if one.tensor_parallel_size == size), None)
+        return shelf.surface(
+            size,
+            scale=self._scales(state.calibrations)[size],
+            kv_cache_tokens=held.kv_cache_tokens if held is not None else None,
+        )
 
     def _scales(self, known: tuple[Calibration, ...]) -> dict[int, float]:
         if self._scaled is None or self._scaled[0] != known:
             self._scaled = known, calibration.scales(known, self._timing)
         return self._scaled[1]
 
-    def _mix(self, blend: Blend | None) -> Mix | None:
-        if blend is None:
-            return None
-        key = blend
-        if key not in self._mixes:
-            if len(self._mixes) > 1:
-                self._mixes.pop(next(iter(self._mixes)))
-            self._mixes[key] = mix_of(blend)
-        return self._mixes[key]
-
     def _learned(
         self,
         observation: Observation,
         state: PlannerState,
         demand: Demand,
-        blend: Blend,
+        shelf: Shelf,
     ) -> PlannerState:
         """Once a window in which nothing changed: κ and the capacity factor."""
         group = _only(observation)
@@ -249,7 +212,7 @@ class Planner:
             return state
         if last is not None and observation.now_s - last < window_s:
             return state
-        surface = self._surface(observation, state, blend, group.tensor_parallel_size)
+        surface = self._surface(observation, state, shelf, group.tensor_parallel_size)
         passed_s = window_s if last is None else observation.now_s - last
         per_replica = rate / group.ready
         learned = replace(
@@ -279,9 +242,10 @@ class Planner:
         goal = observation.goal
         sizes = sorted(set(goal.allowed_tensor_parallel_sizes))
         fitting = [size for size in sizes if room(observation, size).most >= 1]
-        blend = state.mix.used if state.mix is not None else _ASSUMED
+        shelf = self._shelves.of(state.mix.used if state.mix is not None else _ASSUMED, goal=goal)
+        assert shelf is not None
         timed = {
-            size: self._surface(observation, state, blend, size) for size in fitting if size in self._timing
+            size: self._surface(observation, state, shelf, size) for size in fitting if size in self._timing
         }
         budget = 1 - goal.objective
         floors = {size: 1 - one.floor_attainment for size, one in timed.items()}
@@ -295,12 +259,11 @@ class Planner:
         )
         replicas = least_replicas(goal)
         if demand is not None and size in timed:
-            one = ladder(
-                timed[size],
-                size=size,
-                room=room(observation, size),
+            (one,) = ladders_of(
+                {size: timed[size]},
+                rooms={size: room(observation, size)},
                 least=replicas,
-                current=0,
+                current=None,
                 demand=demand,
                 capacity_factor=1.0,
             )
@@ -388,7 +351,7 @@ class Planner:
         )
 
 
-def _settled(observation: Observation, state: PlannerState) -> PlannerState:
+def _settled_since_s(observation: Observation, state: PlannerState) -> float | None:
     group, current = _only(observation), observation.current
     quiet = (
         group is not None
@@ -402,9 +365,9 @@ def _settled(observation: Observation, state: PlannerState) -> PlannerState:
         )
     )
     since = state.settled_since_s
-    if quiet and (since is None or since > observation.now_s):
-        return replace(state, settled_since_s=observation.now_s)
-    return state if quiet else replace(state, settled_since_s=None)
+    if not quiet:
+        return None
+    return observation.now_s if since is None else min(since, observation.now_s)
 
 
 def _has_settled(observation: Observation, state: PlannerState) -> bool:

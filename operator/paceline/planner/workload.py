@@ -93,7 +93,8 @@ def _sound(lengths: Lengths | None) -> Lengths | None:
     if not math.isfinite(last):
         # Bounded from here on: JSON has no infinity.
         last = max(edges[-1] if edges else 1.0, 1.0) * UNBOUNDED_BUCKET
-    return replace(lengths, upper_tokens=(*edges, last))
+        lengths = Lengths(upper_tokens=(*edges, last), counts=lengths.counts, mean_tokens=lengths.mean_tokens)
+    return lengths
 
 
 def _shifted(old: Lengths, new: Lengths | None) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from paceline.planner import Goal
 from paceline.planner.mix import Mix, Points, points_of
 from paceline.planner.performance import ReplicaModel
-from paceline.planner.surface import Surface
+from paceline.planner.surface import Surface, misses
 from paceline_core.timing import FRONT_S, StepTiming
 from tests.unit.planner.looks import CHAT_OUTPUT, CHAT_PROMPT, TIMING, goal
 
@@ -87,7 +87,7 @@ def test_the_highest_rate_is_where_work_fills_the_time() -> None:
 def test_more_traffic_is_never_better() -> None:
     rates = np.linspace(0.01, 1.2, 200)
     one = surface()
-    miss = one.miss(rates * one.most_rate, replicas=np.full(200, 3.0))
+    miss = one.miss(rates * one.most_rate, replicas=3)
     assert (np.diff(miss) >= -1e-12).all()
     assert miss[-1] == 1.0
 
@@ -96,8 +96,20 @@ def test_more_replicas_carry_more_each() -> None:
     """Pooling: at the same rate of one replica, eight miss less than one."""
     one = surface(4)
     rate = np.array([0.75 * one.most_rate])
-    alone, pooled = (float(one.miss(rate, replicas=np.array([n]))[0]) for n in (1.0, 8.0))
+    alone, pooled = (float(one.miss(rate, replicas=n)[0]) for n in (1, 8))
     assert pooled < 0.8 * alone
+
+
+def test_sizes_that_are_read_together_say_what_each_says_alone() -> None:
+    sizes = (surface(2), surface(4))
+    replicas = np.array([1, 5, 40, 2, 24])
+    rates = np.array([[0.1], [0.6], [1.1]]) * np.repeat([one.most_rate for one in sizes], (3, 2))
+    together = misses(sizes, (3, 2), rate=rates, replicas=replicas)
+    alone = [
+        sizes[0].miss(rates[:, :3], replicas=replicas[:3]),
+        sizes[1].miss(rates[:, 3:], replicas=replicas[3:]),
+    ]
+    assert (together == np.hstack(alone)).all()
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
@@ -139,4 +151,4 @@ def test_prompts_that_cost_nothing_stall_nothing() -> None:
     outlook = model.outlook(np.array([0.1, 0.9]) * model.most_rate, replicas=np.array([1.0, 4.0]))
     assert outlook.tpot_mean_s == pytest.approx([0.02, 0.02], rel=0.01)
     assert outlook.attainment[0] > 0.99
-    assert np.isfinite(outlook.percentiles()).all()
+    assert np.isfinite([outlook.ttft_s, outlook.tpot_s]).all()

@@ -122,7 +122,7 @@ def histogram_quantile(quantile: float, edges: Floats, counts: Floats) -> float 
     if total <= 0:
         return None
     rank, below = quantile * total, 0.0
-    for i, count in enumerate(counts):
+    for i, count in enumerate(counts.tolist()):
         if below + count >= rank:
             if i == len(edges):
                 return float(edges[-1])

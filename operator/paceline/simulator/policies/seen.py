@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from paceline.planner import (
     MISSING,
     Figure,
@@ -130,18 +128,27 @@ def observation_of(world: World, scrapes: Scrapes, *, goal: Goal) -> Observation
         nodes=tuple(
             NodeGpus(total=total, free=free) for total, free in zip(world.nodes, world.free_gpus, strict=True)
         ),
-        start_times=tuple(
-            StartTime(
-                tensor_parallel_size=size,
-                p50_s=float(np.quantile(took, 0.5)),
-                p90_s=float(np.quantile(took, 0.9)),
-                starts=len(took),
-            )
-            for size, took in sorted(world.start_times.items())
-        ),
+        start_times=tuple(_start_time(size, took_s) for size, took_s in sorted(world.start_times.items())),
         current=Shape(tensor_parallel_size=asked.tensor_parallel_size, replicas=asked.replicas),
         changing=any(pod.size != asked.tensor_parallel_size for pod in world.pods),
     )
+
+
+def _start_time(size: int, took_s: list[float]) -> StartTime:
+    ascending = sorted(took_s)
+    return StartTime(
+        tensor_parallel_size=size,
+        p50_s=_quantile(ascending, 0.5),
+        p90_s=_quantile(ascending, 0.9),
+        starts=len(took_s),
+    )
+
+
+def _quantile(ascending: Sequence[float], share: float) -> float:
+    """As numpy's, which on so few values takes fifty times as long."""
+    left, part = divmod(share * (len(ascending) - 1), 1)
+    low, high = ascending[int(left)], ascending[min(int(left) + 1, len(ascending) - 1)]
+    return low + (high - low) * part
 
 
 def _figure(value: float | None, *, age_s: float, samples: float, least: float) -> Figure:
