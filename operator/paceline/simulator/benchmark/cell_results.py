@@ -37,6 +37,15 @@ class CellResults:
         """Whether there are requests enough to speak of the objective at all."""
         return float(self.optimum["requests"]) * (1 - self.objective) >= MISSES_FOR_A_CLAIM - 1e-6
 
+    @property
+    def judged(self) -> bool:
+        """Whether it counts in the comparisons: another world is looked at by itself."""
+        return self.claims and self.cell.kind != "variation"
+
+    @property
+    def has_frontiers(self) -> bool:
+        return any(one["frontier"] for one in self.policies.values())
+
     def at_target(self, policy: str) -> Result | None:
         """The cheapest point that held the objective."""
         body = self.policies.get(policy)
