@@ -104,6 +104,14 @@ def test_a_point_that_misses_the_objective_is_no_figure_of_a_rival() -> None:
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(12.5, "met"), (13.9, "missed")])
+def test_a_rival_that_holds_for_less_as_shipped_is_taken_as_shipped() -> None:
+    cell = _cell(ours=11.0, rival=15.0)
+    cell.policies["keda"]["shipped"] = _point(12.0)
+    best = cell.best_rival()
+    assert best is not None
+    assert best[1]["gpu_hours"] == 12.0
+
+
 def test_the_gap_between_one_size_and_several_is_recovered(ours: float, verdict: Verdict) -> None:
     cells = [_cell(ours=ours, rival=15.0, single=12.0, fixed=14.0)]
     assert _verdict(cells, "2a.") == verdict

@@ -47,12 +47,11 @@ class CellResults:
         return any(one["frontier"] for one in self.policies.values())
 
     def at_target(self, policy: str) -> Result | None:
-        """The cheapest point that held the objective."""
+        """The cheapest point that held the objective, on the frontier or as shipped."""
         body = self.policies.get(policy)
         if body is None:
             return None
-        points = body["frontier"] or [body["shipped"]]
-        held = [one for one in points if (one["attainment"] or 0.0) >= self.objective]
+        held = [one for one in [*body["frontier"], body["shipped"]] if (one["attainment"] or 0.0) >= self.objective]
         return min(held, key=lambda one: one["gpu_hours"], default=None)
 
     def best_rival(self) -> tuple[str, Result] | None:

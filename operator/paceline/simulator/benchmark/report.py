@@ -217,7 +217,7 @@ def _cell(one: CellResults) -> list[str]:
         for name in _by_cost(one):
             body = one.policies[name]
             point = one.at_target(name)
-            shown = point or max(body["frontier"] or [body["shipped"]], key=lambda p: p["attainment"] or 0.0)
+            shown = point or max([*body["frontier"], body["shipped"]], key=lambda p: p["attainment"] or 0.0)
             lines.append(_row(name, shown, one.bound, missed=point is None))
         lines.append("")
     lines += ["As shipped:", "", head, rule]
