@@ -8,14 +8,14 @@ claim. The report reads result files alone and can be made again at any time.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, paired_blocks
+from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, rivalries_of
 from paceline.simulator.benchmark.interval import LEVEL, Interval, bootstrap_median
 from paceline.simulator.benchmark.plots import FleetTrace, FrontierPoint, plot_frontiers, plot_timeline
 from paceline.simulator.benchmark.scene import cell_scene
@@ -24,7 +24,6 @@ from paceline.simulator.benchmark.targets import targets_of
 from paceline.simulator.benchmark.work import Place, read
 from paceline.simulator.policies.named import OURS, OURS_FIXED
 
-Floats = NDArray[np.float64]
 Result = dict[str, Any]
 
 
@@ -153,7 +152,6 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
         "ours with the best fixed TP |",
         "|---|---|---|---|---|---|---|",
     ]
-    blocks: list[list[Floats]] = []
     for one in results:
         if not one.has_frontiers:
             continue
@@ -163,10 +161,9 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
             f"| {one.cell.name} | {_point(ours)} | {f'{rival[0]} {_point(rival[1])}' if rival else 'none held'} | "
             f"{_percent(1 - ours['gpu_hours'] / rival[1]['gpu_hours']) if ours and rival else '–'} | "
             f"{_percent(headroom_closed(ours['gpu_hours'], rival[1]['gpu_hours'], one.bound)) if ours and rival else '–'} | "
-            f"{ours['gpu_hours'] / one.bound if ours else float('nan'):.2f} | {_point(fixed)} |"
+            f"{_number(ours['gpu_hours'] / one.bound if ours else None)} | {_point(fixed)} |"
         )
-        if ours and rival and one.judged:
-            blocks.append(paired_blocks(ours, rival[1], one.optimum))
+    blocks = [one.blocks for one in rivalries_of(results)]
     if blocks:
         interval = bootstrap_median(
             blocks, lambda row: headroom_closed(row[0], row[1], row[2]), seed=suite.seed
@@ -174,8 +171,8 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
         saved = bootstrap_median(blocks, lambda row: float(1 - row[0] / row[1]), seed=suite.seed)
         lines += [
             "",
-            f"Median cell of {len(blocks)} with a claim: headroom closed {_interval(interval)}, fewer GPU-hours "
-            f"{_interval(saved)} ({100 * LEVEL:.0f} % interval from blocks of 6 h).",
+            f"Median cell of {len(blocks)} in which a rival holds the objective: headroom closed "
+            f"{_interval(interval)}, fewer GPU-hours {_interval(saved)} ({100 * LEVEL:.0f} % interval from blocks of 6 h).",
         ]
     return [*lines, ""]
 
@@ -315,7 +312,7 @@ def _point(point: Result | None) -> str:
 
 
 def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.0f} %"
+    return "–" if not math.isfinite(value) else f"{100 * value:.0f} %"
 
 
 def _interval(interval: Interval) -> str:

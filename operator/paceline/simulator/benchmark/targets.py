@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isinf
 from statistics import median
 from typing import Any, Literal
 
-from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, paired_blocks
+from paceline.simulator.benchmark.cell_results import CellResults, Rivalry, headroom_closed, rivalries_of
 from paceline.simulator.benchmark.interval import bootstrap_median
 from paceline.simulator.benchmark.tuning import Score, better
 from paceline.simulator.policies.named import OURS, OURS_FIXED
@@ -32,11 +33,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Ours, the best tuned rival, and ours with one size, in GPU-hours at the target."""
+    """Ours, and ours with one size, at the target."""
 
     cell: CellResults
     ours: dict[str, Any]
-    rival: dict[str, Any] | None
     fixed: dict[str, Any] | None
 
 
@@ -47,7 +47,6 @@ def targets_of(
         Comparison(
             cell=one,
             ours=ours,
-            rival=rival[1] if (rival := one.best_rival()) else None,
             fixed=one.at_target(OURS_FIXED),
         )
         for one in results
@@ -62,7 +61,7 @@ def targets_of(
             figure=f"not in {', '.join(failed)}" if failed else f"{len(compared)} cells",
             verdict="missed" if failed else "met" if compared else "not measured",
         ),
-        *_against_rivals(compared, seed=seed),
+        *_against_rivals(rivalries_of(results), seed=seed),
         *_sizes(compared),
         _first_size(results),
         *_regret(compared),
@@ -81,25 +80,20 @@ def _judge(name: str, values: Iterable[float], holds: Callable[[list[float]], bo
 
 
 def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.2f}" for value in values)
+    return ", ".join("does not hold" if isinf(value) else f"{value:.2f}" for value in values)
 
 
-def _against_rivals(compared: Sequence[Comparison], *, seed: int) -> list[Target]:
-    both = [one for one in compared if one.rival is not None]
+def _against_rivals(rivalries: Sequence[Rivalry], *, seed: int) -> list[Target]:
     found = []
     name = "1. headroom to the bound closed against the best tuned rival: median ≥ 40 %, low end ≥ 20 %"
-    blocks = [
-        paired_blocks(one.ours, one.rival, one.cell.optimum)
-        for one in both
-        if one.rival is not None and one.rival["gpu_hours"] > one.cell.bound
-    ]
+    blocks = [one.blocks for one in rivalries if one.rival["gpu_hours"] > one.cell.bound]
     if blocks:
         interval = bootstrap_median(blocks, lambda row: headroom_closed(row[0], row[1], row[2]), seed=seed)
         low = interval.low if interval.low is not None else float("nan")
         found.append(
             Target(
                 name=name,
-                figure=f"{100 * interval.value:.0f} %, low end {100 * low:.0f} %",
+                figure=f"{100 * interval.value:.0f} %, low end {100 * low:.0f} %, {len(blocks)} cells",
                 verdict="met" if interval.value >= 0.4 and low >= 0.2 else "missed",
             )
         )
@@ -109,18 +103,14 @@ def _against_rivals(compared: Sequence[Comparison], *, seed: int) -> list[Target
         found.append(
             _judge(
                 f"1. fewer GPU-hours than the best tuned rival, {kind}: ≥ {100 * least:.0f} %",
-                (
-                    1 - one.ours["gpu_hours"] / one.rival["gpu_hours"]
-                    for one in both
-                    if one.rival is not None and one.cell.cell.kind == kind
-                ),
+                (1 - one.over_rival for one in rivalries if one.cell.cell.kind == kind),
                 lambda values, least=least: median(values) >= least,  # type: ignore[misc]
             )
         )
     found.append(
         _judge(
             "1. no cell more than 5 % worse than the best tuned rival (ours / rival)",
-            (one.ours["gpu_hours"] / one.rival["gpu_hours"] for one in both if one.rival is not None),
+            (one.over_rival for one in rivalries),
             lambda values: max(values) <= NO_WORSE,
         )
     )
@@ -168,15 +158,16 @@ def _regret(compared: Sequence[Comparison]) -> list[Target]:
         )
         for kind, most in MOST_REGRET.items()
     ]
-    resolved = [one.cell for one in compared if one.cell.optimum["resolved"]]
+    bounded = [one.cell for one in compared if one.cell.has_frontiers]
+    resolved = [one for one in bounded if one.optimum["resolved"]]
     found.append(
         Target(
             name="3. certificate within 5 % of the bound",
-            figure=f"{len(resolved)} of {len(compared)} cells; the others are unresolved",
+            figure=f"{len(resolved)} of {len(bounded)} cells; the others are unresolved",
             verdict="met"
-            if compared and len(resolved) == len(compared)
+            if bounded and len(resolved) == len(bounded)
             else "missed"
-            if compared
+            if bounded
             else "not measured",
         )
     )
