@@ -72,6 +72,7 @@ def test_where_nothing_holds_the_highest_attainment_wins() -> None:
         pytest.param(120.0, 60.0, [120.0, 60.0, 30.0], id="cheaper-as-long-as-it-holds"),
         pytest.param(30.0, 120.0, [30.0, 60.0, 120.0], id="dearer-until-it-holds"),
         pytest.param(100.0, 60.0, [100.0, 120.0, 60.0, 30.0], id="from-between-two-rungs"),
+        pytest.param(300.0, 999.0, [300.0, 120.0, 60.0, 30.0], id="on-the-other-side-of-a-dead-end"),
         pytest.param(0.0, 0.0, [0.0], id="at-the-end-of-the-ladder"),
         pytest.param(0.0, 999.0, [0.0, 30.0, 60.0, 120.0], id="at-most-so-many"),
     ],

@@ -115,12 +115,17 @@ def _neighbours(
 
 def walk(knob: Knob, tuned: float, holds: Callable[[float], bool], *, points: int) -> None:
     """From the tuned value along the ladder to where the objective begins to hold: to fewer GPUs as long as it does,
-    else to more until it does. At most `points` values are asked for."""
+    else to more until it does. A ladder whose far end does not hold is looked at on the other side too. At most
+    `points` values are asked for."""
     at = min(range(len(knob.ladder)), key=lambda rung: abs(knob.ladder[rung] - tuned))
-    step = -1 if holds(tuned) else 1
-    if knob.ladder[at] == tuned:
-        at += step
-    for _ in range(points - 1):
-        if not 0 <= at < len(knob.ladder) or holds(knob.ladder[at]) != (step == -1):
+    rest = [rung for rung in range(len(knob.ladder)) if knob.ladder[rung] != tuned]
+    cheaper = [knob.ladder[rung] for rung in reversed(rest) if rung <= at]
+    dearer = [knob.ladder[rung] for rung in rest if rung > at]
+    if holds(tuned):
+        for value in cheaper[: points - 1]:
+            if not holds(value):
+                return
+        return
+    for value in [*dearer, *cheaper][: points - 1]:
+        if holds(value):
             return
-        at += step
