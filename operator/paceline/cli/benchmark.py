@@ -63,8 +63,12 @@ def benchmark_command(
                 continue
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                 running = [pool.submit(do, job, suite, place) for job in left]
-                for n, done in enumerate(as_completed(running), start=1):
-                    click.echo(f"{time.monotonic() - began:7.0f} s  {n}/{len(left)}  {done.result()}")
+                try:
+                    for n, done in enumerate(as_completed(running), start=1):
+                        click.echo(f"{time.monotonic() - began:7.0f} s  {n}/{len(left)}  {done.result()}")
+                except KeyboardInterrupt:
+                    pool.shutdown(cancel_futures=True)
+                    raise click.ClickException("stopped: the same command goes on from here") from None
     except WrittenWrong as error:
         raise click.ClickException(f"--suite: {error}") from error
     report = write_report(suite, place)

@@ -42,6 +42,10 @@ DEFAULT_SYNTHETIC = "diurnal:high=8,hours=6,period_hours=6"
     help="Added to the count of each minute of --rate, in square roots of its mean: 4 where a real rate was "
     "read off a figure.",
 )
+@click.option(
+    "--from-hours", type=float, default=0.0, show_default=True, help="Where in the traffic the run begins."
+)
+@click.option("--hours", type=float, help="How much of the traffic is run. Not given: to its end.")
 @click.option("--model", default="llama-3.1-70b", show_default=True)
 @click.option("--format", "format_", default="fp8", show_default=True)
 @click.option("--gpu", default="h200", show_default=True)
@@ -59,7 +63,6 @@ DEFAULT_SYNTHETIC = "diurnal:high=8,hours=6,period_hours=6"
 def simulate_command(**given: Any) -> None:
     """Run a policy on traffic, against a model of the GPUs. Nothing is measured: all figures are simulated."""
     with needs_simulator():
-        from paceline.simulator.core.generators import GENERATORS, UnknownSetting
         from paceline.simulator.core.traffic_files import UnreadableTraffic
         from paceline.simulator.policies.named import NAMES
         from paceline.simulator.written_values import WrittenWrong
@@ -68,10 +71,8 @@ def simulate_command(**given: Any) -> None:
             raise WrittenWrong(
                 "--policy", f"{given['policy']!r} is not known: write one of {', '.join(sorted(NAMES))}"
             )
-        traffic = _traffic(given, generators=tuple(GENERATORS))
+        traffic = _traffic(given)
         summary = _run(given, traffic)
-    except UnknownSetting as error:
-        raise click.ClickException(f"--synthetic: {error}") from error
     except (WrittenWrong, UnreadableTraffic) as error:
         raise click.ClickException(str(error)) from error
     text = json.dumps(summary, indent=2)
@@ -80,39 +81,14 @@ def simulate_command(**given: Any) -> None:
     click.echo(text if given["json_out"] is None else _line(given, summary))
 
 
-def _traffic(given: dict[str, Any], *, generators: tuple[str, ...]) -> Traffic:
-    from paceline.simulator.core.generators import conversation, generate
-    from paceline.simulator.core.traffic import Pairs
-    from paceline.simulator.core.traffic_files import read_rate, read_requests
-    from paceline.simulator.written_values import WrittenWrong, parse_scenario
+def _traffic(given: dict[str, Any]) -> Traffic:
+    from paceline.simulator.traffic_source import TrafficSource
 
-    sources = [name for name in ("requests", "rate", "synthetic") if given[name] is not None]
-    if len(sources) > 1:
-        raise WrittenWrong(f"--{sources[1]}", f"--{sources[0]} is given already: write one of them")
-    if given["lengths"] is not None and given["requests"] is not None:
-        raise WrittenWrong("--lengths", "--requests has its own lengths: write it with --rate or --synthetic")
-    if not 0 < given["scale"] < 1000:
-        raise WrittenWrong("--scale", f"{given['scale']}: write a number above 0, such as 0.5")
-    lengths = None
-    if given["lengths"] is not None:
-        read = read_requests(given["lengths"])
-        lengths = Pairs(prompt_tokens=read.prompt_tokens, output_tokens=read.output_tokens)
-    if given["rate"] is not None:
-        return read_rate(
-            given["rate"],
-            lengths or conversation(),
-            seed=given["seed"],
-            scale=given["scale"],
-            noise=given["rate_noise"],
-        )
-    if given["requests"] is not None:
-        traffic = read_requests(given["requests"])
-        if given["scale"] > 1:
-            return traffic.multiplied(given["scale"], seed=given["seed"])
-        return traffic.thinned(given["scale"], seed=given["seed"]) if given["scale"] < 1 else traffic
-    written = given["synthetic"] or DEFAULT_SYNTHETIC
-    name, settings = parse_scenario(written, option="--synthetic", known=generators)
-    return generate(name, settings, seed=given["seed"], lengths=lengths, scale=given["scale"])
+    names = ("requests", "rate", "lengths", "synthetic", "rate_noise", "from_hours", "hours", "scale")
+    wanted = {name: given[name] for name in names}
+    if all(given[name] is None for name in ("requests", "rate", "synthetic")):
+        wanted["synthetic"] = DEFAULT_SYNTHETIC
+    return TrafficSource(**wanted).read(seed=given["seed"])
 
 
 def _run(given: dict[str, Any], traffic: Traffic) -> dict[str, Any]:

@@ -6,7 +6,7 @@ They are what a rival could be at best without moving, and what Paceline would b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from paceline.simulator.policies.named import (
     still,
 )
 from paceline.simulator.service import Service
-from paceline.simulator.simulation import Run, Setting, simulate
+from paceline.simulator.simulation import GiveUp, Run, Setting, simulate
 from paceline_core.timing import StepTiming
 
 Tell = Callable[[float], None]
@@ -43,33 +43,30 @@ def run_named(
     prior: Mapping[int, StepTiming] | None = None,
     first: Shape | None = None,
     tell: Tell | None = None,
+    give_up: GiveUp | None = None,
 ) -> Run:
     """`settings`: of the policy's dials; None: as shipped. `first`: what stands at the beginning, else as a careful
     user would have it."""
     if name == STATIC_BEST:
-        return _cheapest(
-            (_best_of_size(size, traffic, service, setting, seed=seed) for size in service.sizes),
-            service.slo.objective,
-        )
+        return _best_still(traffic, service, setting, seed=seed)
     if name == STATIC_PEAK:
         shape = peak_shape(traffic, service, setting)
         return simulate(traffic, setting, still(shape), first=shape, seed=seed, tell=tell)
     if settings is None:
         settings = {knob.name: knob.default for knob in knobs_of(name, service, traffic)}
-    if name == OURS_FIXED:
-        return _cheapest(
-            (
-                simulate(
-                    traffic,
-                    setting,
-                    policy_of(name, service, settings, prior=prior, sizes=(size,)),
-                    first=service.first_shape(traffic, size),
-                    seed=seed,
-                )
-                for size in service.sizes
-            ),
-            service.slo.objective,
+
+    def of_size(size: int, give_up: GiveUp | None) -> Run:
+        return simulate(
+            traffic,
+            setting,
+            policy_of(name, service, settings, prior=prior, sizes=(size,)),
+            first=service.first_shape(traffic, size),
+            seed=seed,
+            give_up=give_up,
         )
+
+    if name == OURS_FIXED:
+        return _best_of_sizes(of_size, service, requests=len(traffic))
     size = service.careful_size(traffic) if name == OURS else int(settings["tp"])
     return simulate(
         traffic,
@@ -78,7 +75,13 @@ def run_named(
         first=first or service.first_shape(traffic, size),
         seed=seed,
         tell=tell,
+        give_up=give_up,
     )
+
+
+def beaten(*, gpu_hours: float, misses: float) -> GiveUp:
+    """A run that costs more than one that holds the objective, or that misses more than it may, cannot win."""
+    return lambda missed, spent: spent > gpu_hours or missed > misses
 
 
 def peak_shape(traffic: Traffic, service: Service, setting: Setting) -> Shape:
@@ -107,29 +110,38 @@ def _rates(traffic: Traffic, window_s: float) -> np.ndarray:
     return counted / window_s
 
 
-def _best_of_size(size: int, traffic: Traffic, service: Service, setting: Setting, *, seed: int) -> Run:
-    """The fewest replicas that hold the objective, by bisection; the most there can be if none do."""
-    runs: dict[int, Run] = {}
+def _best_still(traffic: Traffic, service: Service, setting: Setting, *, seed: int) -> Run:
+    """For each size the fewest replicas that hold the objective, by bisection among those that are fewer GPUs than
+    the best so far; the highest attainment if none hold."""
+    best: Run | None = None
+    most: list[Run] = []
+    for size in service.sizes:
+        low, high = 1, service.most_replicas(size)
+        if best is not None:
+            high = min(high, (best.gpu_trace.gpus[0] - 1) // size)
+        while low <= high:
+            middle = (low + high) // 2
+            shape = Shape(tensor_parallel_size=size, replicas=middle)
+            run = simulate(traffic, setting, still(shape), first=shape, seed=seed)
+            most.append(run)
+            if _attained(run) >= service.slo.objective:
+                best, high = run, middle - 1
+            else:
+                low = middle + 1
+    return best or max(most, key=_attained)
 
-    def holds(n: int) -> bool:
-        shape = Shape(tensor_parallel_size=size, replicas=n)
-        runs[n] = simulate(traffic, setting, still(shape), first=shape, seed=seed)
-        return _attained(runs[n]) >= service.slo.objective
 
-    low, high = 1, service.most_replicas(size)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle + 1, high)
-    if low not in runs:
-        holds(low)
-    return runs[low]
-
-
-def _cheapest(runs: Iterable[Run], objective: float) -> Run:
-    """Of those that hold the objective; else the one with the highest attainment."""
-    every = list(runs)
-    held = [run for run in every if _attained(run) >= objective]
-    return min(held, key=lambda run: run.gpu_hours) if held else max(every, key=_attained)
+def _best_of_sizes(run_of: Callable[[int, GiveUp | None], Run], service: Service, *, requests: int) -> Run:
+    """The cheapest that holds the objective; the highest attainment if none does."""
+    best: Run | None = None
+    most: list[Run] = []
+    allowed = (1 - service.slo.objective) * requests
+    for size in service.sizes:
+        run = run_of(size, beaten(gpu_hours=best.gpu_hours, misses=allowed) if best else None)
+        most.append(run)
+        if _attained(run) >= service.slo.objective and (best is None or run.gpu_hours < best.gpu_hours):
+            best = run
+    return best or max(most, key=_attained)
 
 
 def _attained(run: Run) -> float:

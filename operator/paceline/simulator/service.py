@@ -36,6 +36,8 @@ class Service:
     max_sequences: int = 256
     max_batched_tokens: int = 8192
     min_dwell_s: float = 3600.0
+    cached_share: float = 0.0
+    """Of a prompt, found in the prefix cache of a warm replica."""
 
     @property
     def sizes(self) -> tuple[int, ...]:

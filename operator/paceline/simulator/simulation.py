@@ -20,8 +20,15 @@ from paceline.simulator.summary import Outcomes
 from paceline_core.latency import Targets
 from paceline_core.timing import StepTiming
 
+WORD_S = 300.0
+"""How often a run says how far it is."""
+
 AFTERMATH_S = 900.0
 """How long requests may run on after the end of the traffic; what is unfinished then has failed."""
+
+
+GiveUp = Callable[[float, float], bool]
+"""(requests missed so far, GPU-hours so far) → whether the run is of no use any more."""
 
 
 class Policy(Protocol):
@@ -29,6 +36,10 @@ class Policy(Protocol):
 
     @property
     def period_s(self) -> float: ...
+
+    @property
+    def reads_scrapes(self) -> bool:
+        """False: nothing is scraped in its run."""
 
     def shape(self, world: World, scrapes: Scrapes, goal: Goal) -> Shape: ...
 
@@ -69,6 +80,8 @@ class Setting:
     """Starts by stage, instead of `start_s`, which is then what the optimum reckons with."""
     faults: Faults = Faults()
     goal_changes: tuple[GoalChange, ...] = ()
+    exact_latencies: bool = False
+    """Quantiles are those of the requests, not of vLLM's buckets."""
 
     def targets_at(self, at_s: float) -> Targets:
         found = self.goal.targets
@@ -115,8 +128,10 @@ def simulate(
     first: Shape,
     seed: int,
     tell: Callable[[float], None] | None = None,
+    give_up: GiveUp | None = None,
 ) -> Run:
-    """`tell` gets the share of the run that is done, now and then."""
+    """`tell` gets the share of the run that is done, now and then. A run that is given up ends there: what has not
+    arrived by then has failed."""
     began = time.perf_counter()
     world = World(
         traffic,
@@ -140,13 +155,14 @@ def simulate(
         every_s=setting.scrape_s,
         lag_s=setting.faults.lag_s,
         gone=setting.faults.metrics_gone,
+        exact=setting.exact_latencies,
     )
     asked = [(0.0, first)]
     goal, decisions, deciding_s = setting.goal, 0, 0.0
     crashes = sorted(setting.faults.crash_at_s)
     changes = sorted(setting.goal_changes, key=lambda change: change.at_s)
-    next_scrape_s, next_look_s = setting.scrape_s, policy.period_s
-    told_s = 0.0
+    next_scrape_s = setting.scrape_s if policy.reads_scrapes else np.inf
+    next_look_s, next_word_s = policy.period_s, WORD_S
     while world.now_s < traffic.end_s:
         next_s = min(next_scrape_s, next_look_s, traffic.end_s)
         next_s = min(next_s, *(crashes[:1] or [next_s]), *([changes[0].at_s] if changes else [next_s]))
@@ -171,11 +187,15 @@ def simulate(
             if shape != world.asked:
                 asked.append((world.now_s, shape))
                 world.ask(shape)
-        if tell is not None and world.now_s - told_s >= 300.0:
-            told_s = world.now_s
-            tell(world.now_s / traffic.end_s)
+        if world.now_s >= next_word_s:
+            next_word_s += WORD_S
+            if tell is not None:
+                tell(world.now_s / traffic.end_s)
+            spent = world.gpu_trace.gpu_seconds(until_s=world.now_s) / 3600
+            if give_up is not None and give_up(scrapes.missed, spent):
+                break
     world_gpus = world.gpu_trace.gpu_seconds(until_s=traffic.end_s) / 3600
-    while not world.idle and world.now_s < traffic.end_s + AFTERMATH_S:
+    while traffic.end_s <= world.now_s < traffic.end_s + AFTERMATH_S and not world.idle:
         world.advance(world.now_s + 10.0)
     return Run(
         outcomes=_outcomes(world, setting),

@@ -78,6 +78,14 @@ def test_the_same_seed_gives_the_same_figures() -> None:
         (["--synthetic", "waves"], "--synthetic: 'waves' is no generator"),
         (["--synthetic", "steady:depth=2"], "--synthetic: steady has no depth"),
         (["--scale", "0"], "--scale: 0.0: write a number above 0"),
+        (["--rate-noise", "4"], "--rate-noise: it is added to a rate: write it with --rate"),
+        (["--from-hours", "-1"], "--from-hours: -1: write at least 0"),
+        (["--from-hours", "3"], "--from-hours: 3: the traffic is 0.1 hours long: write less"),
+        (["--hours", "0"], "--hours: 0: write a number above 0"),
+        (
+            ["--from-hours", "0.05", "--hours", "0.06"],
+            "--hours: 0.06: from hour 0.05 on the traffic lasts 0.05 hours: write at most that",
+        ),
     ],
 )
 def test_a_bad_argument_is_named_with_what_to_write(args: list[str], message: str) -> None:
@@ -103,6 +111,17 @@ def test_traffic_comes_from_files(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, ["simulate", *args, "--tp", "4", "--max-gpus", "8", "--no-oracle"])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["requests"] >= 200
+
+
+def test_a_window_of_a_long_trace_is_run_alone(tmp_path: Path) -> None:
+    rate = tmp_path / "rate.csv"
+    rate.write_text("t_s,requests_per_s\n0,9\n3600,1\n7200,1\n")
+    shape = ["--tp", "4", "--max-gpus", "8", "--policy", "static-best"]
+    done = _simulate(
+        "--rate", str(rate), "--from-hours", "1", "--hours", "0.5", "--scale", "2", *shape, "--no-oracle"
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["requests"] == pytest.approx(3600, abs=200)
 
 
 @pytest.mark.parametrize("command", ["simulate", "benchmark"])

@@ -18,7 +18,7 @@ from paceline.simulator.policies.knative_rule import KnativeRule, KnativeSetting
 from paceline.simulator.policies.llmd_rule import LlmdSettings
 from paceline.simulator.policies.ray_rule import OngoingRule, OngoingSettings, TtftRule, TtftSettings
 from paceline.simulator.policies.window import Window
-from paceline.simulator.policies.wva_queueing_rule import IterationModel, carried_rate, mean_latency
+from paceline.simulator.policies.wva_queueing_rule import IterationModel, Queue, carried_rate
 from paceline.simulator.policies.wva_saturation_rule import SaturationSettings
 from paceline.simulator.policies.wva_token_rule import ReplicaLoad, TokenRule, TokenSettings
 from paceline_core.timing import StepTiming
@@ -234,7 +234,7 @@ class TestWvaQueueing:
     def test_a_batch_of_one_is_an_m_m_1_k_queue(self) -> None:
         """Service 0.1 + 9 · 0.1 = 1 s, K = 11: the textbook's mean number in the system."""
         rate, places = 0.5, 11
-        found = mean_latency(self.MODEL, rate, prompt_tokens=0, output_tokens=9, max_batch=1)
+        found = Queue(self.MODEL, prompt_tokens=0, output_tokens=9, max_batch=1).means(rate)
         in_system = rate / (1 - rate) - (places + 1) * rate ** (places + 1) / (1 - rate ** (places + 1))
         empty = (1 - rate) / (1 - rate ** (places + 1))
         full = empty * rate**places
@@ -246,7 +246,7 @@ class TestWvaQueueing:
         rate = carried_rate(
             self.MODEL, prompt_tokens=0, output_tokens=9, max_batch=1, ttft_target_s=1.1, itl_target_s=0.2
         )
-        at = mean_latency(self.MODEL, rate, prompt_tokens=0, output_tokens=9, max_batch=1)
+        at = Queue(self.MODEL, prompt_tokens=0, output_tokens=9, max_batch=1).means(rate)
         assert at.ttft_s == pytest.approx(1.1, rel=1e-6)
 
     def test_a_target_below_the_floor_carries_nothing(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ def _point(gpu_hours: float, attainment: float = 0.995, **more: Any) -> dict[str
         "reversals_within_10_min": 0,
         "tp_switches": 0,
         "blocks": [{"gpu_hours": gpu_hours / 4}] * 4,
+        "settled": {"gpu_hours": gpu_hours, "attainment": attainment},
+        "after_2_h": {"gpu_hours": gpu_hours, "attainment": attainment},
         **more,
     }
 
@@ -32,6 +35,7 @@ def _cell(
     single: float = 10.0,
     requests: int = 50_000,
     ours_attainment: float = 0.995,
+    without_switch: tuple[dict[str, Any], ...] = (),
     **spec: Any,
 ) -> CellResults:
     point = _point(ours, ours_attainment)
@@ -49,7 +53,7 @@ def _cell(
             "hours": 24.0,
         },
         policies={
-            "paceline": {"frontier": [point], "shipped": point},
+            "paceline": {"frontier": [point], "shipped": point, "without_switch": without_switch},
             "keda": {"frontier": [_point(rival), _point(rival / 2, 0.5)], "shipped": _point(rival)},
             "paceline-fixed-tp": {"frontier": [_point(fixed or ours)], "shipped": _point(fixed or ours)},
         },
@@ -86,6 +90,8 @@ def test_one_cell_that_is_worse_is_enough_to_miss(ours: float, verdict: Verdict)
 def test_a_cell_where_ours_does_not_hold_is_a_miss_and_not_left_out() -> None:
     cells = [_cell(ours=11.0, rival=15.0, ours_attainment=0.98)]
     assert _verdict(cells, "ours holds") == "missed"
+    assert _verdict(cells, "1. headroom") == "missed"
+    assert _verdict(cells, "1. no cell more than 5 % worse") == "missed"
 
 
 def test_a_cell_with_too_few_requests_makes_no_claim() -> None:
@@ -97,6 +103,14 @@ def test_a_point_that_misses_the_objective_is_no_figure_of_a_rival() -> None:
     best = _cell(ours=11.0, rival=15.0).best_rival()
     assert best is not None
     assert best[1]["gpu_hours"] == 15.0
+
+
+def test_a_rival_that_holds_for_less_as_shipped_is_taken_as_shipped() -> None:
+    cell = _cell(ours=11.0, rival=15.0)
+    cell.policies["keda"]["shipped"] = _point(12.0)
+    best = cell.best_rival()
+    assert best is not None
+    assert best[1]["gpu_hours"] == 12.0
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(12.5, "met"), (13.9, "missed")])
@@ -124,6 +138,45 @@ def test_a_fault_is_held_against_the_same_cell_without_it(attainment: float, ver
     calm = _cell(ours=12.0, rival=15.0, name="calm")
     fault = _cell(ours=12.0, rival=15.0, name="fault", ours_attainment=attainment, without_fault="calm")
     assert _verdict([calm, fault], "5. points") == verdict
+
+
+def test_a_fault_is_judged_once_the_first_pods_could_have_started() -> None:
+    calm, fault = (_cell(ours=12.0, rival=15.0, name=name) for name in ("calm", "fault"))
+    fault.policies["paceline"]["shipped"] = _point(12.0, 0.9, settled={"gpu_hours": 12.0, "attainment": 0.99})
+    fault = replace(fault, cell=fault.cell.model_copy(update={"without_fault": "calm"}))
+    assert _verdict([calm, fault], "5. points") == "met"
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"),
+    [
+        pytest.param((13.0, 0.995), "met", id="dearer-without-it"),
+        pytest.param((11.0, 0.95), "met", id="misses-without-it"),
+        pytest.param((11.9, 0.992), "missed", id="cheaper-without-it"),
+    ],
+)
+def test_a_switch_pays_back_unless_the_run_is_better_without_it(
+    other: tuple[float, float], verdict: Verdict
+) -> None:
+    without = {"at_s": 60.0, "old": 2, "new": 4, "gpu_hours": other[0], "attainment": other[1]}
+    assert _verdict([_cell(ours=12.0, rival=15.0, without_switch=(without,))], "4. TP switches") == verdict
+    assert _verdict([_cell(ours=12.0, rival=15.0)], "4. TP switches") == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("ours", "attainment", "verdict"), [(12.6, 0.995, "met"), (12.7, 0.995, "missed"), (12.0, 0.98, "missed")]
+)
+def test_a_wrong_first_size_is_found_within_two_hours(
+    ours: float, attainment: float, verdict: Verdict
+) -> None:
+    cell = _cell(ours=ours, ours_attainment=attainment, rival=15.0, fixed=12.0, first_tp=8)
+    assert _verdict([cell], "2c.") == verdict
+    assert _verdict([cell], "2d.") == "not measured"
+
+
+def test_another_world_counts_in_no_comparison() -> None:
+    cells = [_cell(ours=16.0, rival=15.0, kind="variation")]
+    assert {one.verdict for one in targets_of(cells, [], seed=0)} == {"not measured"}
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(0.75, "met"), (0.70, "missed")])

@@ -54,7 +54,7 @@ def test_a_file_that_is_no_traffic_is_named_with_what_to_write(
 
 def test_a_rate_is_a_line_between_its_steps(tmp_path: Path) -> None:
     path = _written(tmp_path, "t_s,requests_per_s\n0,0\n3600,20\n7200,20\n")
-    found = read_rate(path, PAIRS, seed=1)
+    found = read_rate(path).arrivals(PAIRS, seed=1)
     assert found.end_s == 10800
     counts = np.bincount((found.arrival_s // 900).astype(int))
     expected = np.array([2.5, 7.5, 12.5, 17.5, *[20] * 8]) * 900
@@ -66,13 +66,19 @@ def test_a_rate_is_a_line_between_its_steps(tmp_path: Path) -> None:
 def test_noise_widens_the_counts_of_minutes_and_keeps_their_mean(tmp_path: Path) -> None:
     path = _written(tmp_path, "t_s,requests_per_s\n0,20\n36000,20\n")
     counts = [
-        np.bincount((read_rate(path, PAIRS, seed=1, noise=noise).arrival_s // 60).astype(int), minlength=1200)
-        for noise in (0.0, 4.0)
+        np.bincount((rate.arrivals(PAIRS, seed=1).arrival_s // 60).astype(int), minlength=1200)
+        for rate in (read_rate(path), read_rate(path).noisy(4.0, seed=1))
     ]
     assert [each.mean() for each in counts] == pytest.approx([1200, 1200], rel=0.02)
     assert counts[0].std() == pytest.approx(1200**0.5, rel=0.1)
     # Between two minutes the rate is a line, so a minute's count averages over its two ends.
     assert 2.0 * 1200**0.5 < counts[1].std() < 4.5 * 1200**0.5
+
+
+def test_a_window_of_a_rate_is_that_part_of_the_line(tmp_path: Path) -> None:
+    rate = read_rate(_written(tmp_path, "t_s,requests_per_s\n100,0\n3700,20\n7300,20\n")).between(1800, 5400)
+    assert rate.at_s.tolist() == [0, 1800, 3600]
+    assert rate.requests_per_s.tolist() == [10, 20, 20]
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))

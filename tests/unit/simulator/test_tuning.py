@@ -8,8 +8,8 @@ from paceline.simulator.benchmark.tuning import (
     Score,
     Trial,
     best,
-    frontier_values,
     tune,
+    walk,
 )
 from paceline.simulator.policies.knob import Knob, Settings
 
@@ -23,14 +23,18 @@ def _world(settings: Settings) -> Score:
     return Score(attainment=min(1.0, 0.79 + 0.02 * replicas), gpu_hours=replicas)
 
 
+def _evaluate(settings: Settings, cheapest: float | None) -> Score:
+    return _world(settings)
+
+
 def test_the_first_trial_is_the_policy_as_shipped() -> None:
-    trials = tune([TARGET, DELAY], _world, objective=0.99, trials=10, seed=1)
+    trials = tune([TARGET, DELAY], _evaluate, objective=0.99, trials=10, seed=1)
     assert trials[0].settings == {"target": 41.0, "delay": 300.0}
     assert len(trials) == 10
 
 
 def test_forty_trials_come_near_the_best_of_the_whole_space() -> None:
-    found = best(tune([TARGET, DELAY], _world, objective=0.99, trials=40, seed=1), objective=0.99)
+    found = best(tune([TARGET, DELAY], _evaluate, objective=0.99, trials=40, seed=1), objective=0.99)
     every = [_world({"target": t, "delay": d}) for t in TARGET.ladder for d in DELAY.ladder]
     cheapest = min(score.gpu_hours for score in every if score.attainment >= 0.99)
     assert found.score.attainment >= 0.99
@@ -40,7 +44,7 @@ def test_forty_trials_come_near_the_best_of_the_whole_space() -> None:
 def test_no_setting_is_run_twice_and_a_small_space_is_searched_whole() -> None:
     seen: list[Settings] = []
 
-    def evaluate(settings: Settings) -> Score:
+    def evaluate(settings: Settings, cheapest: float | None) -> Score:
         seen.append(settings)
         return _world({"target": 10.0, **settings})
 
@@ -50,7 +54,7 @@ def test_no_setting_is_run_twice_and_a_small_space_is_searched_whole() -> None:
 
 
 def test_the_same_seed_gives_the_same_trials() -> None:
-    runs = [tune([TARGET, DELAY], _world, objective=0.99, trials=20, seed=7) for _ in range(2)]
+    runs = [tune([TARGET, DELAY], _evaluate, objective=0.99, trials=20, seed=7) for _ in range(2)]
     assert runs[0] == runs[1]
 
 
@@ -63,11 +67,45 @@ def test_where_nothing_holds_the_highest_attainment_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tuned", "values"),
-    [(0.0, (0.0, 30.0, 60.0)), (60.0, (30.0, 60.0, 120.0)), (300.0, (60.0, 120.0, 300.0))],
+    ("tuned", "holds_from", "asked"),
+    [
+        pytest.param(120.0, 60.0, [120.0, 60.0, 30.0], id="cheaper-as-long-as-it-holds"),
+        pytest.param(30.0, 120.0, [30.0, 60.0, 120.0], id="dearer-until-it-holds"),
+        pytest.param(100.0, 60.0, [100.0, 120.0, 60.0, 30.0], id="from-between-two-rungs"),
+        pytest.param(300.0, 999.0, [300.0, 120.0, 60.0, 30.0], id="on-the-other-side-of-a-dead-end"),
+        pytest.param(0.0, 0.0, [0.0], id="at-the-end-of-the-ladder"),
+        pytest.param(0.0, 999.0, [0.0, 30.0, 60.0, 120.0], id="at-most-so-many"),
+    ],
 )
-def test_a_frontier_lies_around_the_tuned_value(tuned: float, values: tuple[float, ...]) -> None:
-    assert frontier_values(DELAY, tuned, points=3) == values
+def test_a_walk_ends_where_the_objective_begins_to_hold(
+    tuned: float, holds_from: float, asked: list[float]
+) -> None:
+    seen: list[float] = []
+
+    def holds(value: float) -> bool:
+        seen.append(value)
+        return value >= holds_from
+
+    walk(DELAY, tuned, holds, points=4)
+    assert seen == asked
+
+
+def test_a_trial_that_is_broken_off_changes_no_winner() -> None:
+    """What costs more than a trial that held is worth nothing, however it would have ended."""
+    told: list[float | None] = []
+
+    def evaluate(settings: Settings, cheapest: float | None) -> Score:
+        told.append(cheapest)
+        score = _world(settings)
+        beaten = cheapest is not None and score.gpu_hours > cheapest
+        return Score(attainment=0.0, gpu_hours=score.gpu_hours) if beaten else score
+
+    broken_off = tune([TARGET, DELAY], evaluate, objective=0.99, trials=40, seed=1)
+    whole = tune([TARGET, DELAY], lambda settings, _: _world(settings), objective=0.99, trials=40, seed=1)
+    assert [one.settings for one in broken_off] == [one.settings for one in whole]
+    assert best(broken_off, objective=0.99) == best(whole, objective=0.99)
+    assert told[0] is None
+    assert min(one for one in told if one is not None) >= best(whole, objective=0.99).score.gpu_hours
 
 
 def test_an_interval_of_equal_blocks_is_a_point_and_of_one_block_is_unknown() -> None:

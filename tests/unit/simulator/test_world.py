@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline.planner import Shape
-from paceline.simulator.core import layout
+from paceline.simulator.core import counters, layout
 from paceline.simulator.core.pods import StartStages
 from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.traffic import Traffic
@@ -169,14 +169,64 @@ def test_a_lone_request_takes_what_the_timing_model_says() -> None:
 def test_scrapes_count_the_ttft_that_clients_see() -> None:
     traffic = _traffic(50, seed=4, rate=2.0)
     world = _world(traffic, shape=Shape(tensor_parallel_size=1, replicas=1))
-    scrapes = Scrapes(world=world, judge=lambda *_: np.array([True]), every_s=10.0)
+    scrapes = Scrapes(world=world, judge=lambda prompt, *_: np.ones(len(prompt), dtype=bool), every_s=10.0)
     scrapes.take()
     _to_the_end(world)
     scrapes.take()
     increase = scrapes.increase(world.now_s)
     assert increase is not None
-    assert increase["ttft_sum"] == pytest.approx(world.ttft_s().sum())
-    assert increase["request_sum"] == pytest.approx((FRONT_S + world.done_s - traffic.arrival_s).sum())
+    assert increase[counters.TTFT_SUM] == pytest.approx(world.ttft_s().sum())
+    assert increase[counters.REQUEST_SUM] == pytest.approx((FRONT_S + world.done_s - traffic.arrival_s).sum())
+
+
+def test_counters_and_histograms_hold_every_request_once() -> None:
+    world = _world(_traffic(400, seed=5, rate=4.0), shape=Shape(tensor_parallel_size=1, replicas=3))
+    good = np.random.default_rng(0).random(400) < 0.7
+    scrapes = Scrapes(
+        world=world, judge=lambda prompt, *_: good[: len(prompt)], every_s=10.0, gone=((20.0, 60.0),)
+    )
+    while not world.idle:
+        world.advance(world.now_s + 10.0)
+        scrapes.take()
+    row = scrapes._rows[0]
+    only_at_the_gate = [counters.ARRIVALS, counters.ARRIVED_PROMPT, *range(counters.PROMPT, counters.OUTPUT)]
+    assert np.array_equal(np.delete(row, only_at_the_gate), np.delete(scrapes._rows[1], only_at_the_gate))
+    ttft_s, several = world.ttft_s(), world.output > 1
+    tpot_s = (world.done_s - world.first_token_s)[several] / (world.output[several] - 1)
+    for first, edges, values in (
+        (counters.TTFT, counters.TTFT_EDGES_S, ttft_s),
+        (counters.TPOT, counters.TPOT_EDGES_S, tpot_s),
+        (counters.PROMPT, counters.LENGTH_EDGES, world.prompt),
+        (counters.OUTPUT, counters.LENGTH_EDGES, world.output),
+    ):
+        expected = np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1)
+        assert row[first : first + len(edges) + 1].tolist() == expected.tolist()
+    assert row[counters.TPOT_SUM] == pytest.approx(tpot_s.sum())
+    assert row[counters.GENERATED] == world.output.sum()
+    assert row[counters.COMPUTED] + row[counters.CACHED] >= world.prompt.sum()
+    assert [row[c] for c in (counters.ARRIVALS, counters.FIRSTS, counters.FINISHED, counters.JUDGED)] == [
+        400
+    ] * 4
+    assert scrapes.missed == 400 - row[counters.GOOD]
+
+
+def test_exact_quantiles_are_those_of_the_requests_and_buckets_are_coarse() -> None:
+    world = _world(_traffic(400, seed=5, rate=4.0), shape=Shape(tensor_parallel_size=1, replicas=3))
+    found = {
+        exact: Scrapes(world=world, judge=lambda prompt, *_: prompt > 0, every_s=10.0, exact=exact)
+        for exact in (True, False)
+    }
+    for scrapes in found.values():
+        scrapes.take()
+    _to_the_end(world)
+    for scrapes in found.values():
+        scrapes.take()
+    truth_s = float(np.quantile(world.ttft_s(), 0.99))
+    assert found[True].latency_s("ttft", 0.99, world.now_s) == pytest.approx(truth_s)
+    assert found[False].latency_s("ttft", 0.99, world.now_s) != pytest.approx(truth_s, rel=0.01)
+    several = world.output > 1
+    tpot_s = (world.done_s - world.first_token_s)[several] / (world.output[several] - 1)
+    assert found[True].latency_s("tpot", 0.5, world.now_s) == pytest.approx(np.quantile(tpot_s, 0.5))
 
 
 def test_prompts_one_at_a_time_queue_as_md1_says() -> None:

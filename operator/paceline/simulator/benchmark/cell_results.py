@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from paceline.simulator.benchmark.suite import Cell
 from paceline.simulator.policies.catalog import RIVALS
+from paceline.simulator.policies.named import OURS
 
 Floats = NDArray[np.float64]
 Result = dict[str, Any]
@@ -37,13 +38,25 @@ class CellResults:
         """Whether there are requests enough to speak of the objective at all."""
         return float(self.optimum["requests"]) * (1 - self.objective) >= MISSES_FOR_A_CLAIM - 1e-6
 
+    @property
+    def judged(self) -> bool:
+        """Whether it counts in the comparisons: another world is looked at by itself."""
+        return self.claims and self.cell.kind != "variation"
+
+    @property
+    def has_frontiers(self) -> bool:
+        return any(one["frontier"] for one in self.policies.values())
+
     def at_target(self, policy: str) -> Result | None:
-        """The cheapest point that held the objective."""
+        """The cheapest point that held the objective, on the frontier or as shipped."""
         body = self.policies.get(policy)
         if body is None:
             return None
-        points = body["frontier"] or [body["shipped"]]
-        held = [one for one in points if (one["attainment"] or 0.0) >= self.objective]
+        held = [
+            one
+            for one in [*body["frontier"], body["shipped"]]
+            if (one["attainment"] or 0.0) >= self.objective
+        ]
         return min(held, key=lambda one: one["gpu_hours"], default=None)
 
     def best_rival(self) -> tuple[str, Result] | None:
@@ -51,14 +64,39 @@ class CellResults:
         return min(found, key=lambda pair: pair[1]["gpu_hours"], default=None)
 
 
-def paired_blocks(
-    ours: Mapping[str, Any], rival: Mapping[str, Any] | None, optimum: Mapping[str, Any]
-) -> list[Floats]:
-    """One row a block: GPU-hours of ours, of the rival, of the bound."""
-    assert rival is not None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rivalry:
+    """Ours against the best tuned rival of a cell, at the target. Where ours does not hold it and the rival does, ours
+    costs without end: such a cell must not leave the comparison."""
+
+    cell: CellResults
+    ours: Result | None
+    rival: Result
+
+    @property
+    def gpu_hours(self) -> float:
+        return float(self.ours["gpu_hours"]) if self.ours else float("inf")
+
+    @property
+    def over_rival(self) -> float:
+        return self.gpu_hours / float(self.rival["gpu_hours"])
+
+    @property
+    def blocks(self) -> list[Floats]:
+        """One row a block: GPU-hours of ours, of the rival, of the bound."""
+        bounds = self.cell.optimum["bound_by_block"]
+        ours = self.ours["blocks"] if self.ours else [{"gpu_hours": float("inf")}] * len(bounds)
+        return [
+            np.array([a["gpu_hours"], b["gpu_hours"], bound])
+            for a, b, bound in zip(ours, self.rival["blocks"], bounds, strict=True)
+        ]
+
+
+def rivalries_of(results: Sequence[CellResults]) -> list[Rivalry]:
     return [
-        np.array([a["gpu_hours"], b["gpu_hours"], bound])
-        for a, b, bound in zip(ours["blocks"], rival["blocks"], optimum["bound_by_block"], strict=True)
+        Rivalry(cell=one, ours=one.at_target(OURS), rival=rival[1])
+        for one in results
+        if one.judged and (rival := one.best_rival()) is not None
     ]
 
 

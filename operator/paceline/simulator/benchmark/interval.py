@@ -68,9 +68,9 @@ def bootstrap_median(
 
 def _between(value: float, found: Floats) -> Interval:
     tail = (1 - LEVEL) / 2
-    finite = found[np.isfinite(found)]
-    if not len(finite):
+    known = np.sort(found[~np.isnan(found)])
+    if not len(known):
         return Interval(value=value, low=None, high=None)
-    return Interval(
-        value=value, low=float(np.quantile(finite, tail)), high=float(np.quantile(finite, 1 - tail))
-    )
+    # Not between two draws: one of them may be without end.
+    low, high = (known[round(share * (len(known) - 1))] for share in (tail, 1 - tail))
+    return Interval(value=value, low=float(low), high=float(high))

@@ -8,14 +8,14 @@ claim. The report reads result files alone and can be made again at any time.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, paired_blocks
+from paceline.simulator.benchmark.cell_results import CellResults, headroom_closed, rivalries_of
 from paceline.simulator.benchmark.interval import LEVEL, Interval, bootstrap_median
 from paceline.simulator.benchmark.plots import FleetTrace, FrontierPoint, plot_frontiers, plot_timeline
 from paceline.simulator.benchmark.scene import cell_scene
@@ -24,7 +24,6 @@ from paceline.simulator.benchmark.targets import targets_of
 from paceline.simulator.benchmark.work import Place, read
 from paceline.simulator.policies.named import OURS, OURS_FIXED
 
-Floats = NDArray[np.float64]
 Result = dict[str, Any]
 
 
@@ -45,6 +44,7 @@ def write_report(suite: Suite, place: Place) -> Path:
         *_cells(results, dropped, unfinished),
         *_verdicts(suite, results, _capped(suite, place)),
         *_targets(suite, results),
+        *_switches(results),
         *(line for one in results for line in _cell(one)),
     ]
     path = place.out / "report.md"
@@ -64,10 +64,10 @@ def _collect(suite: Suite, place: Place) -> tuple[list[CellResults], list[Result
             continue
         found = {
             name: read(place.runs(cell.name, name))
-            for name in suite.policies
+            for name in suite.policies_of(cell)
             if place.runs(cell.name, name).is_file()
         }
-        if len(found) < len(suite.policies):
+        if len(found) < len(suite.policies_of(cell)):
             unfinished.append(cell.name)
         if found:
             results.append(CellResults(cell=cell, optimum=optimum, policies=found))
@@ -152,18 +152,18 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
         "ours with the best fixed TP |",
         "|---|---|---|---|---|---|---|",
     ]
-    blocks: list[list[Floats]] = []
     for one in results:
+        if not one.has_frontiers:
+            continue
         ours, rival = one.at_target(OURS), one.best_rival()
         fixed = one.at_target(OURS_FIXED)
         lines.append(
             f"| {one.cell.name} | {_point(ours)} | {f'{rival[0]} {_point(rival[1])}' if rival else 'none held'} | "
             f"{_percent(1 - ours['gpu_hours'] / rival[1]['gpu_hours']) if ours and rival else '–'} | "
             f"{_percent(headroom_closed(ours['gpu_hours'], rival[1]['gpu_hours'], one.bound)) if ours and rival else '–'} | "
-            f"{ours['gpu_hours'] / one.bound if ours else float('nan'):.2f} | {_point(fixed)} |"
+            f"{_number(ours['gpu_hours'] / one.bound if ours else None)} | {_point(fixed)} |"
         )
-        if ours and rival and one.claims:
-            blocks.append(paired_blocks(ours, rival[1], one.optimum))
+    blocks = [one.blocks for one in rivalries_of(results)]
     if blocks:
         interval = bootstrap_median(
             blocks, lambda row: headroom_closed(row[0], row[1], row[2]), seed=suite.seed
@@ -171,25 +171,53 @@ def _targets(suite: Suite, results: Sequence[CellResults]) -> list[str]:
         saved = bootstrap_median(blocks, lambda row: float(1 - row[0] / row[1]), seed=suite.seed)
         lines += [
             "",
-            f"Median cell of {len(blocks)} with a claim: headroom closed {_interval(interval)}, fewer GPU-hours "
-            f"{_interval(saved)} ({100 * LEVEL:.0f} % interval from blocks of 6 h).",
+            f"Median cell of {len(blocks)} in which a rival holds the objective: headroom closed "
+            f"{_interval(interval)}, fewer GPU-hours {_interval(saved)} ({100 * LEVEL:.0f} % interval from blocks of 6 h).",
         ]
     return [*lines, ""]
+
+
+def _switches(results: Sequence[CellResults]) -> list[str]:
+    lines = [
+        f"| {one.cell.name} | {other['at_s'] / 3600:.2f} | TP{other['old']} → TP{other['new']} | "
+        f"{_short(one.policies[OURS]['shipped'])} | {_short(other)} |"
+        for one in results
+        if OURS in one.policies
+        for other in one.policies[OURS]["without_switch"]
+    ]
+    if not lines:
+        return []
+    return [
+        "## Changes of the TP",
+        "",
+        "Ours as shipped, and the same run where that one change was not allowed.",
+        "",
+        "| cell | at, h | change | with it | without it |",
+        "|---|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
+def _short(point: Result) -> str:
+    return f"{point['gpu_hours']:.2f} GPU-h, {100 * (point['attainment'] or 0.0):.2f} %"
 
 
 def _cell(one: CellResults) -> list[str]:
     head = "| policy | dials | attainment | GPU-hours | / bound | changes | reversals | TP switches | decision, ms |"
     rule = "|---|---|---|---|---|---|---|---|---|"
-    lines = [f"## {one.cell.name}", "", f"![frontiers](pictures/{one.cell.name}-frontiers.png)", "",
-             f"![timeline](pictures/{one.cell.name}-timeline.png)", "",
-             "At the cheapest frontier point that held the objective (or, in brackets, the highest attainment reached):",
-             "", head, rule]  # fmt: skip
-    for name in _by_cost(one):
-        body = one.policies[name]
-        point = one.at_target(name)
-        shown = point or max(body["frontier"] or [body["shipped"]], key=lambda p: p["attainment"] or 0.0)
-        lines.append(_row(name, shown, one.bound, missed=point is None))
-    lines += ["", "As shipped:", "", head, rule]
+    lines = [f"## {one.cell.name}", "", f"![timeline](pictures/{one.cell.name}-timeline.png)", ""]
+    if one.has_frontiers:
+        lines += [f"![frontiers](pictures/{one.cell.name}-frontiers.png)", "",
+                  "At the cheapest point that held the objective (or, in brackets, the highest attainment reached):",
+                  "", head, rule]  # fmt: skip
+        for name in _by_cost(one):
+            body = one.policies[name]
+            point = one.at_target(name)
+            shown = point or max([*body["frontier"], body["shipped"]], key=lambda p: p["attainment"] or 0.0)
+            lines.append(_row(name, shown, one.bound, missed=point is None))
+        lines.append("")
+    lines += ["As shipped:", "", head, rule]
     lines += [_row(name, one.policies[name]["shipped"], one.bound, missed=False) for name in _by_cost(one)]
     return [*lines, ""]
 
@@ -236,23 +264,24 @@ def _write_csv(path: Path, results: Sequence[CellResults]) -> None:
 
 def _draw(one: CellResults, suite: Suite, place: Place, pictures: Path) -> None:
     title = f"{one.cell.name} (simulated)"
-    plot_frontiers(
-        pictures / f"{one.cell.name}-frontiers.png",
-        title=title,
-        frontiers={
-            name: [
-                FrontierPoint(gpu_hours=p["gpu_hours"], attainment=p["attainment"] or 0.0)
-                for p in (body["frontier"] or [body["shipped"]])
-            ]
-            for name, body in one.policies.items()
-        },
-        objective=one.objective,
-        bound_gpu_hours=one.bound,
-    )
+    if one.has_frontiers:
+        plot_frontiers(
+            pictures / f"{one.cell.name}-frontiers.png",
+            title=title,
+            frontiers={
+                name: [
+                    FrontierPoint(gpu_hours=p["gpu_hours"], attainment=p["attainment"] or 0.0)
+                    for p in (body["frontier"] or [body["shipped"]])
+                ]
+                for name, body in one.policies.items()
+            },
+            objective=one.objective,
+            bound_gpu_hours=one.bound,
+        )
     traffic = cell_scene(one.cell, suite, traces=place.traces).traffic
     window_s = max(60.0, traffic.end_s / 600)
     counted = np.bincount((traffic.arrival_s // window_s).astype(int))
-    shown = {OURS: one.at_target(OURS)}
+    shown = {OURS: one.at_target(OURS) or (one.policies[OURS]["shipped"] if OURS in one.policies else None)}
     rival = one.best_rival()
     if rival:
         shown[rival[0]] = rival[1]
@@ -283,7 +312,7 @@ def _point(point: Result | None) -> str:
 
 
 def _percent(value: float) -> str:
-    return "–" if value != value else f"{100 * value:.0f} %"
+    return "–" if not math.isfinite(value) else f"{100 * value:.0f} %"
 
 
 def _interval(interval: Interval) -> str:

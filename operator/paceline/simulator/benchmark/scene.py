@@ -9,12 +9,11 @@ from pathlib import Path
 from paceline.planner import Shape
 from paceline.simulator.benchmark.suite import Cell, ServiceSpec, Suite, TrafficSpec, Training
 from paceline.simulator.core import layout
-from paceline.simulator.core.generators import GENERATORS, conversation, generate
-from paceline.simulator.core.traffic import Pairs, Traffic
-from paceline.simulator.core.traffic_files import read_rate, read_requests
+from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.service import Service, service_of
 from paceline.simulator.simulation import Faults, GoalChange, Setting
-from paceline.simulator.written_values import parse_duration_s, parse_scenario, parse_sizes, parse_slo
+from paceline.simulator.traffic_source import TrafficSource
+from paceline.simulator.written_values import parse_duration_s, parse_sizes, parse_slo
 from paceline_core.timing import StepTiming
 
 _ROUTERS = {
@@ -55,7 +54,7 @@ def training_scene(training: Training, suite: Suite, *, traces: Path | None) -> 
 def cell_scene(cell: Cell, suite: Suite, *, traces: Path | None) -> Scene:
     traffic, source = _traffic(cell.traffic, traces=traces, seed=cell.seed)
     believed = _service(cell.service or suite.training_of(cell).service)
-    service = replace(believed, timing=_scaled(believed.timing, cell.truth_scale))
+    service = replace(believed, timing=_true(believed.timing, cell), cached_share=cell.cached_share)
     faults = Faults(
         crash_at_s=tuple(parse_duration_s(at, option="crash-at") for at in cell.faults.crash_at),
         metrics_gone=tuple(
@@ -81,6 +80,7 @@ def cell_scene(cell: Cell, suite: Suite, *, traces: Path | None) -> Scene:
         faults=faults,
         goal_changes=changes,
         router=_ROUTERS[cell.router],
+        exact_latencies=cell.exact_latencies,
     )
     return Scene(
         traffic=traffic,
@@ -106,6 +106,14 @@ def _scaled(timing: Mapping[int, StepTiming], scale: float) -> Mapping[int, Step
     return {size: one.corrected(scale=scale) for size, one in timing.items()}
 
 
+def _true(timing: Mapping[int, StepTiming], cell: Cell) -> Mapping[int, StepTiming]:
+    given = cell.truth_overhead
+    overhead_s = None if given is None else parse_duration_s(given, option="truth-overhead")
+    return {
+        size: one.corrected(scale=cell.truth_scale, overhead_s=overhead_s) for size, one in timing.items()
+    }
+
+
 def _service(spec: ServiceSpec) -> Service:
     return service_of(
         model=spec.model,
@@ -124,6 +132,7 @@ def _setting(
     faults: Faults = NO_FAULTS,
     goal_changes: tuple[GoalChange, ...] = (),
     router: int = layout.POWER_OF_TWO,
+    exact_latencies: bool = False,
 ) -> Setting:
     return Setting(
         timing=service.timing,
@@ -133,34 +142,28 @@ def _setting(
         faults=faults,
         goal_changes=goal_changes,
         router=router,
+        exact_latencies=exact_latencies,
+        cached_share=service.cached_share,
     )
 
 
 def _traffic(spec: TrafficSpec, *, traces: Path | None, seed: int) -> tuple[Traffic, str]:
-    lengths = None
-    if spec.lengths is not None and traces is not None and (traces / spec.lengths).is_file():
-        read = read_requests(traces / spec.lengths)
-        lengths = Pairs(prompt_tokens=read.prompt_tokens, output_tokens=read.output_tokens)
+    def there(name: str | None) -> Path | None:
+        path = traces / name if name is not None and traces is not None else None
+        return path if path is not None and path.is_file() else None
+
     file = spec.requests or spec.rate
-    if file is not None and traces is not None and (traces / file).is_file():
-        path = traces / file
-        if spec.requests is not None:
-            traffic = read_requests(path)
-            traffic = (
-                traffic.thinned(spec.scale, seed=seed)
-                if spec.scale <= 1
-                else traffic.multiplied(spec.scale, seed=seed)
-            )
-        else:
-            traffic = read_rate(path, lengths or conversation(), seed=seed, scale=spec.scale)
-        source = f"{file} × {spec.scale:g}"
-    else:
-        written = spec.synthetic or spec.fallback or ""
-        name, settings = parse_scenario(written, option="synthetic", known=tuple(GENERATORS))
-        scale = spec.scale if spec.synthetic is not None else 1.0
-        traffic, source = generate(name, settings, seed=seed, lengths=lengths, scale=scale), written
-        if spec.synthetic is None:
-            return traffic, f"{source} (fallback)"
-    from_s = spec.from_hours * 3600
-    until_s = from_s + spec.hours * 3600 if spec.hours is not None else traffic.end_s
-    return traffic.between(from_s, min(until_s, traffic.end_s)), source
+    if file is not None and there(file) is None:
+        found = TrafficSource(synthetic=spec.fallback, lengths=there(spec.lengths)).read(seed=seed)
+        return found, f"{spec.fallback} (fallback)"
+    source = TrafficSource(
+        requests=there(spec.requests),
+        rate=there(spec.rate),
+        lengths=there(spec.lengths),
+        synthetic=spec.synthetic,
+        rate_noise=spec.rate_noise,
+        from_hours=spec.from_hours,
+        hours=spec.hours,
+        scale=spec.scale,
+    )
+    return source.read(seed=seed), spec.synthetic or f"{file} × {spec.scale:g}"

@@ -53,6 +53,7 @@ class TrafficSpec(_Part):
     synthetic: str | None = None
     fallback: str | None = None
     """Of the form of `synthetic`, for those who have no file."""
+    rate_noise: Annotated[float, Field(ge=0, le=20)] = 0.0
     from_hours: Annotated[float, Field(ge=0)] = 0.0
     hours: Annotated[float, Field(gt=0, le=24)] | None = None
     scale: Annotated[float, Field(gt=0)] = 1.0
@@ -90,6 +91,10 @@ class Cell(_Part):
     traffic: TrafficSpec
     service: ServiceSpec | None = None
     """Not given: that of the training."""
+    policies: tuple[str, ...] | None = None
+    """Not given: those of the suite."""
+    frontier_points: Annotated[int, Field(ge=0, le=9)] | None = None
+    """Not given: that of the suite. 0: as shipped alone."""
     start_time: str = "120s"
     faults: FaultSpec = FaultSpec()
     slo_change: SloChange | None = None
@@ -97,6 +102,12 @@ class Cell(_Part):
     """What our planner believes of the engines' step times, over the truth."""
     truth_scale: Annotated[float, Field(gt=0)] = 1.0
     """Step times over the table's, for everybody."""
+    truth_overhead: str | None = None
+    """The host's time between two steps, δ, for everybody, such as `3ms`; not given: the table's."""
+    cached_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of a prompt, found in the prefix cache of a warm replica."""
+    exact_latencies: bool = False
+    """Rivals read quantiles from each request, not from vLLM's buckets."""
     first_tp: int | None = None
     """Where `paceline` starts, if not at the careful size."""
     max_gpus_share: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -128,9 +139,12 @@ class Suite(_Part):
                 raise ValueError(
                     f"cell {cell.name}: without-fault {cell.without_fault}: write a name of cells"
                 )
-        unknown = [name for name in self.policies if name not in NAMES]
-        if unknown:
-            raise ValueError(f"policies: {', '.join(unknown)} not known: write some of {', '.join(NAMES)}")
+        for where, policies in (("", self.policies), *((f"cell {c.name}: ", c.policies) for c in self.cells)):
+            unknown = [name for name in policies or () if name not in NAMES]
+            if unknown:
+                raise ValueError(
+                    f"{where}policies: {', '.join(unknown)} not known: write some of {', '.join(NAMES)}"
+                )
         for what, names in (
             ("training", [t.name for t in self.training]),
             ("cells", [c.name for c in self.cells]),
@@ -138,6 +152,12 @@ class Suite(_Part):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what}: two of one name: write distinct names")
         return self
+
+    def policies_of(self, cell: Cell) -> tuple[str, ...]:
+        return self.policies if cell.policies is None else cell.policies
+
+    def frontier_points_of(self, cell: Cell) -> int:
+        return self.frontier_points if cell.frontier_points is None else cell.frontier_points
 
     def training_of(self, cell: Cell) -> Training:
         return next(one for one in self.training if one.name == cell.trained_on)

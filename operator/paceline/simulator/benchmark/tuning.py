@@ -6,7 +6,7 @@ so far. A trial that was run is never run again, so small spaces are searched wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -45,13 +45,15 @@ def best(trials: Sequence[Trial], *, objective: float) -> Trial:
 
 def tune(
     knobs: Sequence[Knob],
-    evaluate: Callable[[Settings], Score],
+    evaluate: Callable[[Settings, float | None], Score],
     *,
     objective: float,
     trials: int,
     seed: int,
 ) -> list[Trial]:
-    """All trials in the order they were run; the first is the policy as shipped."""
+    """All trials in the order they were run; the first is the policy as shipped. `evaluate` gets the GPU-hours of the
+    cheapest trial so far that held the objective, if one did: one that comes to cost more may be broken off, and
+    counts as one that did not hold."""
     random = np.random.default_rng(seed)
     done: dict[tuple[float, ...], Trial] = {}
     names = [knob.name for knob in knobs]
@@ -60,7 +62,9 @@ def tune(
     def run(values: tuple[float, ...]) -> None:
         if values not in done:
             settings = dict(zip(names, values, strict=True))
-            done[values] = Trial(settings=settings, score=evaluate(settings))
+            done[values] = Trial(
+                settings=settings, score=evaluate(settings, _cheapest(done.values(), objective))
+            )
 
     run(tuple(knob.default for knob in knobs))
     for values in _drawn(knobs, random):
@@ -84,6 +88,11 @@ def tune(
     return list(done.values())
 
 
+def _cheapest(trials: Iterable[Trial], objective: float) -> float | None:
+    held = (one.score.gpu_hours for one in trials if one.score.attainment >= objective)
+    return min(held, default=None)
+
+
 def _drawn(knobs: Sequence[Knob], random: np.random.Generator) -> Iterator[tuple[float, ...]]:
     """Settings at random; an end, for a space that is nearly used up."""
     for _ in range(2000):
@@ -104,8 +113,19 @@ def _neighbours(
     return found
 
 
-def frontier_values(knob: Knob, tuned: float, *, points: int) -> tuple[float, ...]:
-    """Rungs around the tuned one, on both sides, as many as `points` (or as there are)."""
+def walk(knob: Knob, tuned: float, holds: Callable[[float], bool], *, points: int) -> None:
+    """From the tuned value along the ladder to where the objective begins to hold: to fewer GPUs as long as it does,
+    else to more until it does. A ladder whose far end does not hold is looked at on the other side too. At most
+    `points` values are asked for."""
     at = min(range(len(knob.ladder)), key=lambda rung: abs(knob.ladder[rung] - tuned))
-    first = min(max(at - points // 2, 0), max(len(knob.ladder) - points, 0))
-    return knob.ladder[first : first + points]
+    rest = [rung for rung in range(len(knob.ladder)) if knob.ladder[rung] != tuned]
+    cheaper = [knob.ladder[rung] for rung in reversed(rest) if rung <= at]
+    dearer = [knob.ladder[rung] for rung in rest if rung > at]
+    if holds(tuned):
+        for value in cheaper[: points - 1]:
+            if not holds(value):
+                return
+        return
+    for value in [*dearer, *cheaper][: points - 1]:
+        if holds(value):
+            return

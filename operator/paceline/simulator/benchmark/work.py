@@ -19,17 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from paceline.simulator.benchmark.described import block_count, described, run_of, without_each_switch
 from paceline.simulator.benchmark.interval import BLOCK_S
 from paceline.simulator.benchmark.scene import Scene, capped, cell_scene, training_scene
 from paceline.simulator.benchmark.suite import Cell, Suite, Training
-from paceline.simulator.benchmark.tuning import Score, best, frontier_values, tune
-from paceline.simulator.hindsight import run_named
+from paceline.simulator.benchmark.tuning import Score, best, tune, walk
+from paceline.simulator.hindsight import beaten
 from paceline.simulator.oracle.optimum import optimum_of
 from paceline.simulator.oracle.problem import NoPlan
 from paceline.simulator.policies.knob import Settings
-from paceline.simulator.policies.named import OURS, OURS_FIXED, WITH_HINDSIGHT, knobs_of
-from paceline.simulator.simulation import Run
-from paceline.simulator.summary import Calm, summarize
+from paceline.simulator.policies.named import NAMES, OURS, OURS_FIXED, STANDING, knobs_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +62,16 @@ def read(path: Path) -> dict[str, Any]:
 
 def do_tuning(suite: Suite, training: Training, policy: str, place: Place) -> None:
     path = place.tuning(training.name, policy)
-    if path.is_file() or policy in WITH_HINDSIGHT:
+    if path.is_file():
         return
     scene = training_scene(training, suite, traces=place.traces)
     objective = scene.service.slo.objective
 
-    def evaluate(settings: Settings) -> Score:
-        run = _run(policy, scene, settings)
+    allowed = (1 - objective) * len(scene.traffic)
+
+    def evaluate(settings: Settings, cheapest: float | None) -> Score:
+        give_up = None if cheapest is None else beaten(gpu_hours=cheapest, misses=allowed)
+        run = run_of(policy, scene, settings, give_up=give_up)
         return Score(attainment=float(run.outcomes.good.mean()), gpu_hours=run.gpu_hours)
 
     trials = tune(
@@ -114,7 +116,7 @@ def do_optimum(suite: Suite, cell: Cell, place: Place) -> None:
             body["best_attainment"] = 1 - error.fewest_misses / len(scene.traffic)
         write(path, body)
         return
-    blocks = _block_count(scene.traffic.end_s)
+    blocks = block_count(scene.traffic.end_s)
     per_block = np.zeros(blocks)
     for slot, hours in enumerate(found.bound.gpu_hours_by_slot):
         per_block[min(int(slot * found.slot_s // BLOCK_S), blocks - 1)] += hours
@@ -144,41 +146,45 @@ def do_runs(suite: Suite, cell: Cell, policy: str, place: Place) -> None:
     if path.is_file():
         return
     scene = _scene(suite, cell, place)
-    if policy in WITH_HINDSIGHT and policy != OURS_FIXED:
+    if policy in STANDING:
         write(
             path,
-            {"policy": policy, "cell": cell.name, "shipped": _described(policy, scene, {}), "frontier": []},
+            {
+                "policy": policy,
+                "cell": cell.name,
+                "shipped": described(run_of(policy, scene, {}), scene, {}),
+                "frontier": [],
+            },
         )
         return
     knobs = knobs_of(policy, scene.service, scene.traffic)
-    shipped = {knob.name: knob.default for knob in knobs}
-    tuned_as = OURS if policy == OURS_FIXED else policy
-    won: dict[str, float] = read(place.tuning(cell.trained_on, tuned_as))["won"]
     made: dict[tuple[tuple[str, float], ...], dict[str, Any]] = {}
+    body: dict[str, Any] = {"policy": policy, "cell": cell.name}
 
-    def described(settings: Mapping[str, float]) -> dict[str, Any]:
+    def made_of(settings: Settings) -> dict[str, Any]:
         key = tuple(sorted(settings.items()))
         if key not in made:
-            made[key] = _described(policy, scene, settings)
+            run = run_of(policy, scene, settings)
+            made[key] = described(run, scene, settings)
+            if policy == OURS and "shipped" not in body:
+                body["without_switch"] = without_each_switch(run, scene, settings)
         return made[key]
 
-    points = 1 if policy == OURS_FIXED else suite.frontier_points
-    frontier = [
-        described({**won, knobs[0].name: value})
-        for value in frontier_values(knobs[0], won[knobs[0].name], points=points)
-    ]
-    if won not in [one["settings"] for one in frontier]:
-        frontier.append(described(won))
-    write(
-        path,
-        {
-            "policy": policy,
-            "cell": cell.name,
-            "shipped": described(shipped),
-            "frontier": frontier,
-            "tuned": won,
-        },
-    )
+    body["shipped"] = made_of({knob.name: knob.default for knob in knobs})
+    body["frontier"] = []
+    points = suite.frontier_points_of(cell)
+    if points:
+        tuned_as = OURS if policy == OURS_FIXED else policy
+        won: dict[str, float] = read(place.tuning(cell.trained_on, tuned_as))["won"]
+        dial, objective = knobs[0], scene.service.slo.objective
+
+        def holds(value: float) -> bool:
+            body["frontier"].append(made_of({**won, dial.name: value}))
+            return (body["frontier"][-1]["attainment"] or 0.0) >= objective
+
+        walk(dial, won[dial.name], holds, points=1 if policy == OURS_FIXED else points)
+        body["tuned"] = won
+    write(path, body)
 
 
 def _scene(suite: Suite, cell: Cell, place: Place) -> Scene:
@@ -203,65 +209,6 @@ def _scene(suite: Suite, cell: Cell, place: Place) -> Scene:
     return capped(scene, max(int(need * cell.max_gpus_share), min(scene.service.sizes)))
 
 
-def _run(policy: str, scene: Scene, settings: Settings) -> Run:
-    return run_named(
-        policy,
-        scene.traffic,
-        scene.service,
-        scene.setting,
-        settings=settings,
-        seed=scene.seed,
-        prior=scene.prior,
-        first=scene.first if policy == OURS else None,
-    )
-
-
-def _described(policy: str, scene: Scene, settings: Mapping[str, float]) -> dict[str, Any]:
-    run = _run(policy, scene, settings)
-    summary = summarize(
-        run.outcomes,
-        asked=run.asked,
-        gpu_hours=run.gpu_hours,
-        objective=scene.service.slo.objective,
-        end_s=run.end_s,
-        oracle_gpu_hours=None,
-        decisions=run.decisions,
-        deciding_s=run.deciding_s,
-        wall_s=run.wall_s,
-    ).to_dict()
-    calm = Calm.of(run.asked)
-    return {
-        "settings": dict(settings),
-        **summary,
-        "calm": asdict(calm),
-        "blocks": _blocks(run),
-        "gpu_trace": {
-            "at_s": run.gpu_trace.at_s,
-            "gpus": run.gpu_trace.gpus,
-            "sizes": [int(size) for size in run.gpu_trace.sizes],
-        },
-    }
-
-
-def _block_count(end_s: float) -> int:
-    return max(int(-(-end_s // BLOCK_S)), 1)
-
-
-def _blocks(run: Run) -> list[dict[str, float]]:
-    index = np.minimum((run.outcomes.arrival_s // BLOCK_S).astype(int), _block_count(run.end_s) - 1)
-    return [
-        {
-            "gpu_hours": run.gpu_trace.gpu_seconds(
-                from_s=block * BLOCK_S, until_s=min((block + 1) * BLOCK_S, run.end_s)
-            )
-            / 3600,
-            "requests": int((index == block).sum()),
-            "good": int(run.outcomes.good[index == block].sum()),
-        }
-        for block in range(_block_count(run.end_s))
-    ]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One file to be made. `stage`: jobs of a lower stage come first."""
@@ -278,19 +225,19 @@ class Job:
 
 
 def jobs_of(suite: Suite) -> Sequence[Job]:
-    tuned = [
-        Job(kind="tuning", stage=0, name=training.name, policy=policy)
-        for training in suite.training
-        for policy in suite.policies
-        if policy not in WITH_HINDSIGHT
-    ]
+    """Ours first, which take longest, so that no process waits for the last one alone. One optimum runs beside the
+    tuning: those after it find most of their curves in the cache, which two at a time would both measure."""
+    wanted = [(cell, policy) for cell in suite.cells for policy in suite.policies_of(cell)]
+    tuned = {
+        (cell.trained_on, OURS if policy == OURS_FIXED else policy)
+        for cell, policy in wanted
+        if suite.frontier_points_of(cell) and policy not in STANDING
+    }
     optima = [Job(kind="optimum", stage=0, name=cell.name) for cell in suite.cells]
-    runs = [
-        Job(kind="runs", stage=1, name=cell.name, policy=policy)
-        for cell in suite.cells
-        for policy in suite.policies
-    ]
-    return [*optima, *tuned, *runs]
+    tuning = [Job(kind="tuning", stage=0, name=name, policy=policy) for name, policy in sorted(tuned)]
+    order = sorted(wanted, key=lambda pair: NAMES.index(pair[1]))
+    runs = [Job(kind="runs", stage=1, name=cell.name, policy=policy) for cell, policy in order]
+    return [*optima[:1], *tuning, *optima[1:], *runs]
 
 
 def do(job: Job, suite: Suite, place: Place) -> str:

@@ -67,6 +67,7 @@ TOTALS = 8
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bytes = NDArray[np.int8]
+Flags = NDArray[np.bool_]
 
 
 class Requests(NamedTuple):

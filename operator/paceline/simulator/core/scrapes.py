@@ -9,58 +9,16 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
-from paceline.simulator.core import layout
-from paceline.simulator.core.traffic import Floats
-from paceline.simulator.core.world import World
-
-TTFT_EDGES_S: Final = np.array(
-    [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
-     80.0, 160.0, 640.0, 2560.0]
-)  # fmt: skip
-TPOT_EDGES_S: Final = np.array(
-    [
-        0.01,
-        0.025,
-        0.05,
-        0.075,
-        0.1,
-        0.15,
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.75,
-        1.0,
-        2.5,
-        5.0,
-        7.5,
-        10.0,
-        20.0,
-        40.0,
-        80.0,
-    ]
-)
-LENGTH_EDGES: Final = np.array([m * 10.0**e for e in range(6) for m in (1, 2, 5)])
+from paceline.simulator.core import counters, layout
+from paceline.simulator.core.traffic import Floats, Ints
+from paceline.simulator.core.world import MOST_PODS, World
 
 KEPT_S: Final = 1200.0
 STALE_S: Final = 300.0
-
-_SCALARS: Final = (
-    "arrivals", "arrived_prompt", "firsts", "ttft_sum", "finished", "output_sum", "tpots",
-    "tpot_sum", "request_sum", "good", "judged", "generated", "computed", "cached", "preempted",
-)  # fmt: skip
-_AT: Final = {name: i for i, name in enumerate(_SCALARS)}
-_TALLIES: Final = slice(_AT["generated"], _AT["preempted"] + 1)
-"""In the order of `World.tallies`."""
-_TTFT: Final = slice(len(_SCALARS), len(_SCALARS) + len(TTFT_EDGES_S) + 1)
-_TPOT: Final = slice(_TTFT.stop, _TTFT.stop + len(TPOT_EDGES_S) + 1)
-_PROMPT: Final = slice(_TPOT.stop, _TPOT.stop + len(LENGTH_EDGES) + 1)
-_OUTPUT: Final = slice(_PROMPT.stop, _PROMPT.stop + len(LENGTH_EDGES) + 1)
-WIDTH: Final = _OUTPUT.stop
 
 Judge = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(prompt tokens, output tokens, TTFT, TPOT) → whether each met its targets."""
@@ -80,11 +38,34 @@ class Gauges:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scrape:
     at_s: float
-    counters: dict[int, Floats]
-    """By tensor-parallel size; 0: the gate, for all."""
-    gauges: tuple[Gauges, ...]
+    counters: Floats
+    """A row for each tensor-parallel size; 0: the gate, for all."""
+    sizes: frozenset[int]
+    """Those that have exported something."""
+    firsts: int
+    """First tokens so far."""
+    finished: int
+    """Answers so far."""
+    slots: Ints
+    """Of the ready replicas; the next two are theirs."""
+    sizes_of_slots: Ints
+    counts: Ints
     held: int
-    preemptions: int
+
+    @property
+    def gauges(self) -> tuple[Gauges, ...]:
+        return tuple(
+            Gauges(
+                slot=slot,
+                size=size,
+                running=float(counts[layout.IN_BATCH]),
+                waiting=float(counts[layout.IN_QUEUE]),
+                kv_usage=counts[layout.USED_BLOCKS] / max(counts[layout.ALL_BLOCKS], 1),
+            )
+            for slot, size, counts in zip(
+                self.slots.tolist(), self.sizes_of_slots.tolist(), self.counts.tolist(), strict=True
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,25 +76,25 @@ class Increase:
     over_s: float
     age_s: float
 
-    def __getitem__(self, name: str) -> float:
-        return float(self.row[_AT[name]])
+    def __getitem__(self, column: int) -> float:
+        return float(self.row[column])
 
-    def mean(self, total: str, count: str) -> float | None:
+    def mean(self, total: int, count: int) -> float | None:
         return self[total] / self[count] if self[count] > 0 else None
 
     @property
     def prompt_histogram(self) -> Floats:
-        return self.row[_PROMPT]
+        return self.row[counters.PROMPT : counters.OUTPUT]
 
     @property
     def output_histogram(self) -> Floats:
-        return self.row[_OUTPUT]
+        return self.row[counters.OUTPUT :]
 
     def ttft_s(self, quantile: float) -> float | None:
-        return histogram_quantile(quantile, TTFT_EDGES_S, self.row[_TTFT])
+        return histogram_quantile(quantile, counters.TTFT_EDGES_S, self.row[counters.TTFT : counters.TPOT])
 
     def tpot_s(self, quantile: float) -> float | None:
-        return histogram_quantile(quantile, TPOT_EDGES_S, self.row[_TPOT])
+        return histogram_quantile(quantile, counters.TPOT_EDGES_S, self.row[counters.TPOT : counters.PROMPT])
 
 
 def histogram_quantile(quantile: float, edges: Floats, counts: Floats) -> float | None:
@@ -141,15 +122,23 @@ class Scrapes:
     lag_s: float = 0.0
     gone: tuple[tuple[float, float], ...] = ()
     """Spans in which no scrape succeeds."""
+    exact: bool = False
+    """Quantiles of latencies are those of the requests, not of the buckets."""
     _kept: list[Scrape] = field(default_factory=list)
     _at: list[float] = field(default_factory=list)
-    _counters: dict[int, Floats] = field(default_factory=dict)
+    _rows: Floats = field(default_factory=lambda: np.zeros((counters.LARGEST_SIZE + 1, counters.WIDTH)))
+    _sizes: set[int] = field(default_factory=lambda: {0})
     _arrived: int = 0
     _first: int = 0
     _finished: int = 0
     _lost: int = 0
-    _tallies: dict[tuple[int, float], Floats] = field(default_factory=dict)
-    """As last read, by slot and creation: a new pod counts from 0."""
+    _tallies: Floats = field(default_factory=lambda: np.zeros((MOST_PODS, layout.TALLIES)))
+    """As last read, by slot."""
+
+    @property
+    def missed(self) -> float:
+        """Requests so far that ended without having met their targets."""
+        return float(self._rows[0, counters.JUDGED] - self._rows[0, counters.GOOD])
 
     def take(self) -> None:
         """The scrape that is due now. What happened is counted even where the scrape fails."""
@@ -157,24 +146,18 @@ class Scrapes:
         world = self.world
         if any(from_s <= world.now_s < until_s for from_s, until_s in self.gone):
             return
-        gauges = tuple(
-            Gauges(
-                slot=pod.slot,
-                size=pod.size,
-                running=float(world.counts[pod.slot, 0]),
-                waiting=float(world.counts[pod.slot, 1]),
-                kv_usage=float(world.counts[pod.slot, 2]) / max(float(world.counts[pod.slot, 3]), 1.0),
-            )
-            for pod in world.pods
-            if world.status[pod.slot] == layout.READY
-        )
+        ready = np.flatnonzero(world.status == layout.READY)
         self._kept.append(
             Scrape(
                 at_s=world.now_s,
-                counters={size: row.copy() for size, row in self._counters.items()},
-                gauges=gauges,
+                counters=self._rows.copy(),
+                sizes=frozenset(self._sizes),
+                firsts=self._first,
+                finished=self._finished,
+                slots=ready,
+                sizes_of_slots=world.size_of_slot[ready],
+                counts=world.counts[ready],
                 held=world.held,
-                preemptions=world.preemptions,
             )
         )
         self._at.append(world.now_s)
@@ -191,86 +174,67 @@ class Scrapes:
 
     def increase(self, window_s: float, *, size: int = 0) -> Increase | None:
         """Over the scrapes that lie in the window that ends now; None with fewer than two."""
-        end_s = self.world.now_s - self.lag_s
-        first = bisect.bisect_left(self._at, end_s - window_s - 1e-6)
-        last = bisect.bisect_right(self._at, end_s) - 1
-        if last <= first or last < 0:
+        ends = self._ends(window_s)
+        if ends is None or size not in ends[1].sizes:
             return None
-        newer, older = self._kept[last], self._kept[first]
-        row = newer.counters.get(size)
-        if row is None:
-            return None
-        before = older.counters.get(size)
+        older, newer = ends
         return Increase(
-            row=row - before if before is not None else row,
+            row=newer.counters[size] - older.counters[size],
             over_s=newer.at_s - older.at_s,
             age_s=self.world.now_s - newer.at_s,
         )
 
-    def _row(self, size: int) -> Floats:
-        return self._counters.setdefault(size, np.zeros(WIDTH))
+    def latency_s(self, kind: Literal["ttft", "tpot"], quantile: float, window_s: float) -> float | None:
+        """As `histogram_quantile` gives it, or exactly. None without samples."""
+        if not self.exact:
+            seen = self.increase(window_s)
+            if seen is None:
+                return None
+            return seen.ttft_s(quantile) if kind == "ttft" else seen.tpot_s(quantile)
+        ends = self._ends(window_s)
+        if ends is None:
+            return None
+        older, newer = ends
+        if kind == "ttft":
+            found = self.world.ttft_s(self.world.firsts[older.firsts : newer.firsts])
+        else:
+            found = self._tpot_s(self.world.finished[older.finished : newer.finished])
+            found = found[np.isfinite(found)]
+        return float(np.quantile(found, quantile)) if len(found) else None
+
+    def _ends(self, window_s: float) -> tuple[Scrape, Scrape] | None:
+        end_s = self.world.now_s - self.lag_s
+        first = bisect.bisect_left(self._at, end_s - window_s - 1e-6)
+        last = bisect.bisect_right(self._at, end_s) - 1
+        return (self._kept[first], self._kept[last]) if 0 <= first < last else None
+
+    def _tpot_s(self, done: Ints) -> Floats:
+        """NaN for one token or none."""
+        world = self.world
+        output = world.output[done]
+        decoding_s = world.done_s[done] - world.first_token_s[done]
+        tpot_s: Floats = np.where(output > 1, decoding_s / np.maximum(output - 1, 1), np.nan)
+        return tpot_s
 
     def _count(self) -> None:
         world = self.world
-        arrived = world.arrived
-        gate = self._row(0)
-        prompts = world.prompt[self._arrived : arrived]
-        gate[_AT["arrivals"]] += len(prompts)
-        gate[_AT["arrived_prompt"]] += float(prompts.sum())
-        gate[_PROMPT] += _counted(LENGTH_EDGES, prompts)
-        self._arrived = arrived
-        gate[_AT["judged"]] += world.lost - self._lost
+        self._rows[0, counters.JUDGED] += world.lost - self._lost
         self._lost = world.lost
-        self._count_tallies()
-        firsts = world.firsts[self._first :]
-        self._first = len(world.firsts)
-        done = world.finished[self._finished :]
-        self._finished = len(world.finished)
-        if len(firsts):
-            ttft = world.ttft_s(firsts)
-            sizes = world.size_of_slot[world.replica_of[firsts]]
-            for size in (0, *np.unique(sizes)):
-                mine = sizes == size if size else slice(None)
-                row = self._row(int(size))
-                row[_AT["firsts"]] += len(ttft[mine])
-                row[_AT["ttft_sum"]] += float(ttft[mine].sum())
-                row[_TTFT] += _counted(TTFT_EDGES_S, ttft[mine])
-        if len(done):
-            sizes = world.size_of_slot[world.replica_of[done]]
-            for size in (0, *np.unique(sizes)):
-                self._count_done(self._row(int(size)), done[sizes == size] if size else done)
-
-    def _count_tallies(self) -> None:
-        seen: dict[tuple[int, float], Floats] = {}
-        for pod in self.world.pods:
-            key = (pod.slot, pod.created_s)
-            tallies = self.world.tallies[pod.slot]
-            seen[key] = tallies.copy()
-            more = tallies - self._tallies[key] if key in self._tallies else tallies
-            for row in (self._row(0), self._row(pod.size)):
-                row[_TALLIES] += more
-        self._tallies = seen
-
-    def _count_done(self, row: Floats, done: np.ndarray) -> None:
-        world = self.world
-        output, prompt = world.output[done], world.prompt[done]
-        ttft = world.ttft_s(done)
-        decoding = world.done_s[done] - world.first_token_s[done]
-        tpot = decoding / np.maximum(output - 1, 1)
-        several = output > 1
-        row[_AT["finished"]] += len(done)
-        row[_AT["output_sum"]] += float(output.sum())
-        row[_AT["tpots"]] += int(several.sum())
-        row[_AT["tpot_sum"]] += float(tpot[several].sum())
-        row[_AT["request_sum"]] += float((ttft + decoding).sum())
-        row[_AT["good"]] += int(self.judge(prompt, output, ttft, tpot).sum())
-        row[_AT["judged"]] += len(done)
-        row[_TPOT] += _counted(TPOT_EDGES_S, tpot[several])
-        row[_OUTPUT] += _counted(LENGTH_EDGES, output)
-
-
-def _counted(edges: Floats, values: np.ndarray) -> Floats:
-    counted: Floats = np.bincount(
-        np.searchsorted(edges, values, side="left"), minlength=len(edges) + 1
-    ).astype(float)
-    return counted
+        firsts, done = world.firsts[self._first :], world.finished[self._finished :]
+        good = self.judge(
+            world.prompt[done], world.output[done], world.ttft_s(done), np.nan_to_num(self._tpot_s(done))
+        )
+        world.count(
+            self._rows,
+            arrived=np.arange(self._arrived, world.arrived),
+            firsts=firsts,
+            done=done,
+            good=good,
+            known=self._tallies,
+        )
+        self._arrived, self._first, self._finished = (
+            world.arrived,
+            self._first + len(firsts),
+            self._finished + len(done),
+        )
+        self._sizes.update(pod.size for pod in world.pods)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,24 +36,42 @@ def read_requests(path: Path) -> Traffic:
     )
 
 
-def read_rate(path: Path, lengths: Pairs, *, seed: int, scale: float = 1.0, noise: float = 0.0) -> Traffic:
-    """Arrivals drawn from the rate; each takes one pair of lengths at random. `scale`: of the rate, not of time.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rate:
+    """Requests per second as a line through points in time, from 0 on."""
 
-    `noise`: the standard deviation that is added to the count of each minute, in square roots of its mean. A rate
-    read off a figure has lost the noise of the real one (about 4 on Azure's 2024 conversation traffic).
-    """
+    at_s: Floats
+    requests_per_s: Floats
+
+    @property
+    def end_s(self) -> float:
+        return float(self.at_s[-1])
+
+    def noisy(self, noise: float, *, seed: int) -> Rate:
+        """`noise`: the standard deviation that is added to the count of each minute, in square roots of its mean. A
+        rate read off a figure has lost the noise of the real one (about 4 on Azure's 2024 conversation traffic)."""
+        minutes = np.append(np.arange(0.0, self.end_s, 60.0), self.end_s)
+        counts = np.interp(minutes, self.at_s, self.requests_per_s) * 60.0
+        counts += np.random.default_rng(seed + 1).normal(size=len(counts)) * noise * np.sqrt(counts)
+        return Rate(at_s=minutes, requests_per_s=np.maximum(counts, 0.0) / 60.0)
+
+    def between(self, from_s: float, until_s: float) -> Rate:
+        """A part, with its own zero."""
+        inside = self.at_s[(self.at_s > from_s) & (self.at_s < until_s)]
+        at_s = np.concatenate([[from_s], inside, [until_s]])
+        return Rate(at_s=at_s - from_s, requests_per_s=np.interp(at_s, self.at_s, self.requests_per_s))
+
+    def arrivals(self, lengths: Pairs, *, seed: int, scale: float = 1.0) -> Traffic:
+        """Drawn from the rate; each takes one pair of lengths at random. `scale`: of the rate, not of time."""
+        return arrivals(self.at_s, self.requests_per_s * scale, lengths, seed=seed)
+
+
+def read_rate(path: Path) -> Rate:
     at_s, rate = _columns(path, RATE_COLUMNS)
     if len(at_s) < 2 or (np.diff(at_s) <= 0).any():
         raise UnreadableTraffic(f"{path}: write at least two rows, t_s ascending")
     at_s = np.append(at_s, 2 * at_s[-1] - at_s[-2])
-    rate = np.append(rate, rate[-1]) * scale
-    if noise > 0:
-        minutes = np.append(np.arange(at_s[0], at_s[-1], 60.0), at_s[-1])
-        counts = np.interp(minutes, at_s, rate) * 60.0
-        random = np.random.default_rng(seed + 1)
-        counts += random.normal(0.0, 1.0, size=len(counts)) * noise * np.sqrt(counts)
-        at_s, rate = minutes, np.maximum(counts, 0.0) / 60.0
-    return arrivals(at_s - at_s[0], rate, lengths, seed=seed)
+    return Rate(at_s=at_s - at_s[0], requests_per_s=np.append(rate, rate[-1]))
 
 
 def _columns(path: Path, names: tuple[str, ...]) -> tuple[Floats, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from paceline.planner import Shape
 from paceline.simulator.core import layout
+from paceline.simulator.core.counters import count
 from paceline.simulator.core.events import advance
 from paceline.simulator.core.kernel import NEVER
 from paceline.simulator.core.layout import NONE, Engines, Limits, Requests, Shared
@@ -179,6 +180,12 @@ class World:
     def idle(self) -> bool:
         done = self.arrived >= len(self.traffic) and self._shared.totals[layout.HELD_FIRST] == NONE
         return bool(done and not self.counts[:, :2].any())
+
+    def count(
+        self, rows: Floats, *, arrived: Ints, firsts: Ints, done: Ints, good: layout.Flags, known: Floats
+    ) -> None:
+        """`counters.count` of this service."""
+        count(rows, self._requests, arrived, firsts, done, good, self.size_of_slot, self.tallies, known)
 
     def serving(self, size: int) -> list[Pod]:
         return [

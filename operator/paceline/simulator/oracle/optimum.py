@@ -298,7 +298,7 @@ def static_attainment(
         goal=type(goal)(**{**{name: getattr(goal, name) for name in goal.__slots__}, "targets": targets}),
         max_gpus=max(shape.gpus, 8) + 8,
         start_s=0.0,
-        scrape_s=1e9,
+        cached_share=service.cached_share,
     )
     run = simulate(traffic, setting, Still(shape), first=shape, seed=1)
     good = run.outcomes.good
@@ -313,6 +313,7 @@ def _cache_path(service: Service, mix: Pairs, targets: Targets) -> Path:
             {size: asdict(one) for size, one in sorted(service.timing.items())},
             service.max_sequences,
             service.max_batched_tokens,
+            service.cached_share,
             targets.to_json(),
         ],
         sort_keys=True,

@@ -17,8 +17,8 @@ OURS = "paceline"
 OURS_FIXED = "paceline-fixed-tp"
 STATIC_PEAK = "static-peak"
 STATIC_BEST = "static-best"
-WITH_HINDSIGHT = (OURS_FIXED, STATIC_PEAK, STATIC_BEST)
-"""Several shapes or sizes are tried on the very traffic that is judged, and the cheapest that holds is taken."""
+STANDING = (STATIC_PEAK, STATIC_BEST)
+"""One shape for the whole run, found on the very traffic that is judged; they have no dials."""
 
 NAMES = (
     OURS, OURS_FIXED, STATIC_PEAK, STATIC_BEST, "hpa-queue", "hpa-kv", "hpa-concurrency", "keda", "knative",

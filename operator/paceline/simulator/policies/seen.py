@@ -20,8 +20,8 @@ from paceline.planner import (
     Traffic,
 )
 from paceline.planner.observation import Trust
-from paceline.simulator.core import layout
-from paceline.simulator.core.scrapes import LENGTH_EDGES, Increase, Scrapes
+from paceline.simulator.core import counters, layout
+from paceline.simulator.core.scrapes import Increase, Scrapes
 from paceline.simulator.core.world import World
 from paceline.simulator.policies.sight import ReplicaSample
 
@@ -70,35 +70,33 @@ class ScrapedSight:
 
     def requests_per_s(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen["arrivals"] / seen.over_s if seen else None
+        return seen[counters.ARRIVALS] / seen.over_s if seen else None
 
     def prompt_tokens(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen.mean("arrived_prompt", "arrivals") if seen else None
+        return seen.mean(counters.ARRIVED_PROMPT, counters.ARRIVALS) if seen else None
 
     def output_tokens(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen.mean("output_sum", "finished") if seen else None
+        return seen.mean(counters.OUTPUT_SUM, counters.FINISHED) if seen else None
 
     def ttft_s(self, quantile: float, window_s: float) -> float | None:
-        seen = self.scrapes.increase(window_s)
-        return seen.ttft_s(quantile) if seen else None
+        return self.scrapes.latency_s("ttft", quantile, window_s)
 
     def tpot_s(self, quantile: float, window_s: float) -> float | None:
-        seen = self.scrapes.increase(window_s)
-        return seen.tpot_s(quantile) if seen else None
+        return self.scrapes.latency_s("tpot", quantile, window_s)
 
     def mean_ttft_s(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen.mean("ttft_sum", "firsts") if seen else None
+        return seen.mean(counters.TTFT_SUM, counters.FIRSTS) if seen else None
 
     def mean_tpot_s(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen.mean("tpot_sum", "tpots") if seen else None
+        return seen.mean(counters.TPOT_SUM, counters.TPOTS) if seen else None
 
     def mean_request_s(self, window_s: float) -> float | None:
         seen = self.scrapes.increase(window_s)
-        return seen.mean("request_sum", "finished") if seen else None
+        return seen.mean(counters.REQUEST_SUM, counters.FINISHED) if seen else None
 
 
 def observation_of(world: World, scrapes: Scrapes, *, goal: Goal) -> Observation:
@@ -162,20 +160,27 @@ def _rate(seen: Increase | None) -> Figure:
     """No arrivals is a rate of 0, and known: the scrapes say so."""
     if seen is None:
         return MISSING
-    return _figure(seen["arrivals"] / seen.over_s, age_s=seen.age_s, samples=seen["arrivals"], least=0)
+    return _figure(
+        seen[counters.ARRIVALS] / seen.over_s, age_s=seen.age_s, samples=seen[counters.ARRIVALS], least=0
+    )
 
 
 def _cached(seen: Increase | None) -> Figure:
-    if seen is None or seen["computed"] + seen["cached"] <= 0:
+    if seen is None or seen[counters.COMPUTED] + seen[counters.CACHED] <= 0:
         return MISSING
-    share = seen["cached"] / (seen["computed"] + seen["cached"])
-    return _figure(share, age_s=seen.age_s, samples=seen["firsts"], least=LEAST_SAMPLES)
+    share = seen[counters.CACHED] / (seen[counters.COMPUTED] + seen[counters.CACHED])
+    return _figure(share, age_s=seen.age_s, samples=seen[counters.FIRSTS], least=LEAST_SAMPLES)
 
 
 def _attainment(seen: Increase | None) -> Figure:
     if seen is None:
         return MISSING
-    return _figure(seen.mean("good", "judged"), age_s=seen.age_s, samples=seen["judged"], least=LEAST_SAMPLES)
+    return _figure(
+        seen.mean(counters.GOOD, counters.JUDGED),
+        age_s=seen.age_s,
+        samples=seen[counters.JUDGED],
+        least=LEAST_SAMPLES,
+    )
 
 
 def _lengths(seen: Increase | None, which: str) -> Lengths | None:
@@ -183,12 +188,16 @@ def _lengths(seen: Increase | None, which: str) -> Lengths | None:
         return None
     counts = seen.prompt_histogram if which == "prompt" else seen.output_histogram
     mean = (
-        seen.mean("arrived_prompt", "arrivals") if which == "prompt" else seen.mean("output_sum", "finished")
+        seen.mean(counters.ARRIVED_PROMPT, counters.ARRIVALS)
+        if which == "prompt"
+        else seen.mean(counters.OUTPUT_SUM, counters.FINISHED)
     )
     if mean is None or counts.sum() < LEAST_SAMPLES:
         return None
     return Lengths(
-        upper_tokens=(*LENGTH_EDGES.tolist(), math.inf), counts=tuple(counts.tolist()), mean_tokens=mean
+        upper_tokens=(*counters.LENGTH_EDGES.tolist(), math.inf),
+        counts=tuple(counts.tolist()),
+        mean_tokens=mean,
     )
 
 
@@ -204,19 +213,23 @@ def _group(world: World, scrapes: Scrapes, size: int) -> Group:
     def latency(kind: str) -> Quantiles:
         if seen is None:
             return Quantiles()
-        count = seen["firsts" if kind == "ttft" else "tpots"]
+        count = seen[counters.FIRSTS if kind == "ttft" else counters.TPOTS]
         quantile = seen.ttft_s if kind == "ttft" else seen.tpot_s
-        mean = seen.mean("ttft_sum", "firsts") if kind == "ttft" else seen.mean("tpot_sum", "tpots")
+        mean = (
+            seen.mean(counters.TTFT_SUM, counters.FIRSTS)
+            if kind == "ttft"
+            else seen.mean(counters.TPOT_SUM, counters.TPOTS)
+        )
         made = [
             _figure(value, age_s=seen.age_s, samples=count, least=LEAST_SAMPLES)
             for value in (quantile(0.5), quantile(0.95), quantile(0.99), mean)
         ]
         return Quantiles(p50_s=made[0], p95_s=made[1], p99_s=made[2], mean_s=made[3])
 
-    def rate(name: str) -> Figure:
+    def rate(counter: int) -> Figure:
         if seen is None:
             return MISSING
-        return _figure(seen[name] / seen.over_s, age_s=seen.age_s, samples=seen["firsts"], least=1)
+        return _figure(seen[counter] / seen.over_s, age_s=seen.age_s, samples=seen[counters.FIRSTS], least=1)
 
     return Group(
         tensor_parallel_size=size,
@@ -228,9 +241,9 @@ def _group(world: World, scrapes: Scrapes, size: int) -> Group:
         running=summed(sum(one.running for one in gauges)),
         waiting=summed(sum(one.waiting for one in gauges)),
         kv_cache_usage=summed(sum(one.kv_usage for one in gauges) / max(len(gauges), 1)),
-        prefill_tokens_per_s=rate("computed"),
-        decode_tokens_per_s=rate("generated"),
-        preemptions_per_s=rate("preempted"),
+        prefill_tokens_per_s=rate(counters.COMPUTED),
+        decode_tokens_per_s=rate(counters.GENERATED),
+        preemptions_per_s=rate(counters.PREEMPTED),
         time_to_first_token=latency("ttft"),
         time_per_output_token=latency("tpot"),
         kv_cache_tokens=world.settings.timing[size].kv_cache_tokens,

@@ -12,6 +12,7 @@ from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.world import World
 from paceline.simulator.policies.seen import ScrapedSight, observation_of
 from paceline.simulator.policies.sight import Rival
+from paceline.simulator.simulation import Policy
 from paceline_core.timing import StepTiming
 
 PLANNER_PERIOD_S = 15.0
@@ -21,6 +22,7 @@ class Still:
     """One shape for ever."""
 
     period_s = 3600.0
+    reads_scrapes = False
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -31,6 +33,8 @@ class Still:
 
 class OneSize:
     """A rival: replicas of the size that was chosen before deployment."""
+
+    reads_scrapes = True
 
     def __init__(self, rival: Rival, *, size: int, max_gpus: int) -> None:
         self.period_s = rival.period_s
@@ -47,6 +51,7 @@ class Planned:
     """A plan that was made with the traffic known: the oracle's certificate."""
 
     period_s = 5.0
+    reads_scrapes = False
 
     def __init__(self, steps: Sequence[tuple[float, Shape]]) -> None:
         self._at = [at_s for at_s, _ in steps]
@@ -60,6 +65,7 @@ class Paceline:
     """The planner as the controller runs it."""
 
     period_s = PLANNER_PERIOD_S
+    reads_scrapes = True
 
     def __init__(
         self,
@@ -85,3 +91,20 @@ class Paceline:
         decision = self._planner.decide(observation_of(world, scrapes, goal=goal), self._state)
         self._state = decision.state
         return decision.shape
+
+
+class Kept:
+    """A policy that may not leave a size for a while: what its change of the size was worth."""
+
+    reads_scrapes = True
+
+    def __init__(self, policy: Policy, *, size: int, from_s: float, until_s: float) -> None:
+        self.period_s = policy.period_s
+        self._policy = policy
+        self._size = size
+        self._from_s, self._until_s = from_s, until_s
+
+    def shape(self, world: World, scrapes: Scrapes, goal: Goal) -> Shape:
+        if self._from_s <= world.now_s < self._until_s:
+            goal = replace(goal, allowed_tensor_parallel_sizes=(self._size,))
+        return self._policy.shape(world, scrapes, goal)

@@ -19,7 +19,8 @@ from paceline_core.timing import StepTiming
 QUEUE_PER_BATCH = 10
 """K: the batch and so many times the batch waiting."""
 
-STEPS = 60
+PRECISION = 1e-6
+"""Of the rate that one replica carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +68,38 @@ class Means:
     itl_s: float
 
 
-def mean_latency(
-    model: IterationModel, rate: float, *, prompt_tokens: float, output_tokens: float, max_batch: int
-) -> Means:
-    """Of one replica at this arrival rate, by the stationary distribution of the queue."""
-    n = np.arange(1, max_batch + 1, dtype=float)
-    lengths = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
-    prefill = model.prefill_s(0, **lengths) + (n * _slope(model, **lengths))
-    decode = model.decode_s(0, **lengths) + (n * _slope(model, **lengths))
-    served = n / (prefill + output_tokens * decode)
-    places = max_batch * (1 + QUEUE_PER_BATCH)
-    rates = np.concatenate([served, np.full(places - max_batch, served[-1])])
-    weights = np.concatenate([[0.0], np.cumsum(math.log(rate) - np.log(rates))])
-    share = np.exp(weights - weights.max())
-    share /= share.sum()
-    in_system = np.arange(places + 1, dtype=float)
-    entered = rate * (1 - share[-1])
-    waiting = float((share * np.maximum(in_system - max_batch, 0)).sum()) / entered
-    in_batch = float((share * np.minimum(in_system, max_batch)).sum())
-    batch = max(in_batch, 1.0)
-    return Means(ttft_s=waiting + model.prefill_s(batch, **lengths), itl_s=model.decode_s(batch, **lengths))
+class Queue:
+    """The stationary distribution of one replica's queue: what does not depend on the arrival rate is kept."""
+
+    def __init__(
+        self, model: IterationModel, *, prompt_tokens: float, output_tokens: float, max_batch: int
+    ) -> None:
+        self._lengths = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+        self._model = model
+        n = np.arange(1, max_batch + 1, dtype=float)
+        slope = n * _slope(model, **self._lengths)
+        prefill = model.prefill_s(0, **self._lengths) + slope
+        decode = model.decode_s(0, **self._lengths) + slope
+        served = n / (prefill + output_tokens * decode)
+        places = max_batch * (1 + QUEUE_PER_BATCH)
+        rates = np.concatenate([served, np.full(places - max_batch, served[-1])])
+        self._in_system = np.arange(places + 1, dtype=float)
+        self._served = np.concatenate([[0.0], np.cumsum(np.log(rates))])
+        self._waiting = np.maximum(self._in_system - max_batch, 0)
+        self._in_batch = np.minimum(self._in_system, max_batch)
+
+    def means(self, rate: float) -> Means:
+        """At this arrival rate."""
+        weights = self._in_system * math.log(rate) - self._served
+        share = np.exp(weights - weights.max())
+        share /= share.sum()
+        entered = rate * (1 - float(share[-1]))
+        waiting = float(share @ self._waiting) / entered
+        batch = max(float(share @ self._in_batch), 1.0)
+        return Means(
+            ttft_s=waiting + self._model.prefill_s(batch, **self._lengths),
+            itl_s=self._model.decode_s(batch, **self._lengths),
+        )
 
 
 def _slope(model: IterationModel, *, prompt_tokens: float, output_tokens: float) -> float:
@@ -104,17 +117,16 @@ def carried_rate(
     itl_target_s: float,
 ) -> float:
     """λ*: requests per second of one replica; 0 where even one lone request misses a target."""
+    queue = Queue(model, prompt_tokens=prompt_tokens, output_tokens=output_tokens, max_batch=max_batch)
     low, high = 1e-6, max_batch / (output_tokens * model.alpha_s)
 
     def good(rate: float) -> bool:
-        means = mean_latency(
-            model, rate, prompt_tokens=prompt_tokens, output_tokens=output_tokens, max_batch=max_batch
-        )
+        means = queue.means(rate)
         return means.ttft_s <= ttft_target_s and means.itl_s <= itl_target_s
 
     if not good(low):
         return 0.0
-    for _ in range(STEPS):
+    while high - low > PRECISION * high:
         middle = (low + high) / 2
         low, high = (middle, high) if good(middle) else (low, middle)
     return low
