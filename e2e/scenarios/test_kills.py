@@ -6,7 +6,6 @@ twice, no request lost. Engines are emulated, everything else is real.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,24 +17,17 @@ from e2e.kubectl import NotReached, wait_for
 from e2e.load import Load
 from e2e.scenarios.campaign import STEP_MS, Session, Stage, on_stage, shapes
 from e2e.scenarios.end_state import end_state
+from e2e.scenarios.killer import Killer
 from e2e.scenarios.step_watch import StepWatch
-from e2e.scenarios.tenant import Manifest, Operator, Tenant, is_leaving, is_ready
-from e2e.scenarios.transitions import ASKED, COMING, KINDS, LEAVING, Kind
+from e2e.scenarios.tenant import Manifest, Operator, Tenant
+from e2e.scenarios.transitions import KINDS, Kind
 
 pytestmark = pytest.mark.campaign
 
 KILLS = 100
 RATE_PER_S = 5.0
 STREAMS_AT_LEAST = 3
-STEP_S = 120
 CONVERGED_S = 60
-
-LATEST_S = 1.0
-"""A kill comes at once when its step is seen, or up to so much later, while what the step allows is being done."""
-
-BURIED = 0.75
-"""Of the dead: their Lease is removed, so that the next one leads as soon as it runs, and a hundred kills take less than
-an hour. The others' runs out, as in life."""
 
 
 class Progress:
@@ -70,47 +62,6 @@ class Progress:
         return min(self._kills[kind.name, step] for step in kind.steps)
 
 
-class Killer:
-    """Kills the operator at every step of a transition."""
-
-    def __init__(self, stage: Stage, operator: Operator, watch: StepWatch) -> None:
-        self._stage = stage
-        self._operator = operator
-        self._watch = watch
-
-    def at_each_step(self, kind: Kind) -> list[str]:
-        """The steps at which it died."""
-        mark, killed, dice = self._watch.mark(), list[str](), self._stage.dice
-        for step in kind.steps:
-            if step in killed:
-                # It was written in the moment before the last kill.
-                continue
-            # Listed before the moment comes, which may be a short one.
-            victims = wait_for("an operator", lambda: self._operator.pods() or None, timeout_s=STEP_S)
-            self._await(step, since=mark)
-            if dice.random() < 0.5:
-                time.sleep(dice.uniform(0, LATEST_S))
-            written = [one.step for one in self._watch.since(mark)]
-            self._operator.kill(victims)
-            killed.append(written[-1] if written else step)
-            if dice.random() < BURIED:
-                self._operator.bury()
-        return killed
-
-    def _await(self, step: str, *, since: int) -> None:
-        if step == ASKED:
-            return
-        if step not in (COMING, LEAVING):
-            self._watch.until(step, since=since, timeout_s=STEP_S)
-            return
-
-        def is_in_it(pod: Manifest) -> bool:
-            return is_leaving(pod) if step == LEAVING else not is_leaving(pod) and not is_ready(pod)
-
-        engines = self._stage.tenant.engines
-        wait_for(step, lambda: any(map(is_in_it, engines())), timeout_s=STEP_S, every_s=0.2)
-
-
 def test_a_killed_operator_changes_nothing_of_how_a_transition_ends(
     tenant: Tenant,
     operator: Operator,
@@ -131,7 +82,7 @@ def test_a_killed_operator_changes_nothing_of_how_a_transition_ends(
     )
     wrong: list[Any] = []
     with stage.running(), StepWatch(tenant) as watch:
-        killer = Killer(stage, operator, watch)
+        killer = Killer(tenant, operator, watch, dice=stage.dice)
         while not session.is_over and (kind := progress.draw(stage)) is not None:
             stage.await_streams(STREAMS_AT_LEAST)
             seen = play(kind, stage=stage, killer=killer, watch=watch, progress=progress)
