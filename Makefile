@@ -71,11 +71,54 @@ integration: venv cluster-binaries ## Tests against a real API server
 
 .PHONY: test
 test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
-	@$(PY) -m pytest -m "not slow and not vllm" --timeout=900 tests e2e/scenarios
+	@$(PY) -m pytest -m "not slow and not vllm and not campaign" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
 e2e: venv helm cluster-binaries models runtime-env ## All that starts a real vLLM: its tests, and the scenarios under load (an hour or more)
 	@$(PY) -m pytest -m "slow or vllm" tests e2e/scenarios
+
+# Each of these takes 45 minutes at the most and adds what it saw to e2e/results.
+SCENARIO := timeout --signal=INT 45m $(PY) -m pytest -s
+
+.PHONY: e2e-lossless
+e2e-lossless: venv helm cluster-binaries ## Scenario: a change under load while the operator is killed, and an overflow
+	@$(SCENARIO) e2e/scenarios/test_lossless.py e2e/scenarios/test_overflow.py
+
+.PHONY: e2e-auto
+e2e-auto: venv helm cluster-binaries ## Scenario: Auto follows the load up and down, and survives its operator
+	@$(SCENARIO) e2e/scenarios/test_auto.py -k "follows or killed"
+
+.PHONY: e2e-tp-shift
+e2e-tp-shift: venv helm cluster-binaries ## Scenario: Auto changes the tensor-parallel size because the mix shifts
+	@$(SCENARIO) e2e/scenarios/test_auto.py -k shift
+
+.PHONY: e2e-rival
+e2e-rival: venv helm cluster-binaries ## Scenario: Auto beside a rival that holds GPUs, and under a quota
+	@$(SCENARIO) e2e/scenarios/test_auto.py -k cannot_be_had
+
+.PHONY: e2e-auto-vllm
+e2e-auto-vllm: venv helm cluster-binaries models ## Scenario: Auto on stock vLLM, 1 to 2 replicas and back
+	@$(SCENARIO) e2e/scenarios/test_auto.py -k real_vllm
+
+.PHONY: e2e-zero
+e2e-zero: venv helm cluster-binaries ## Scenario: to zero and back
+	@$(SCENARIO) e2e/scenarios/test_scale_to_zero.py
+
+.PHONY: e2e-faults
+e2e-faults: venv helm cluster-binaries ## Scenario: what breaks beside and in a service under load
+	@$(SCENARIO) e2e/scenarios/test_faults.py
+
+.PHONY: e2e-transitions
+e2e-transitions: venv helm cluster-binaries ## Campaign: transitions at random moments, 60 of each kind; goes on next time
+	@$(SCENARIO) e2e/scenarios/test_transitions.py
+
+.PHONY: e2e-kills
+e2e-kills: venv helm cluster-binaries ## Campaign: the operator killed at every step, 100 times; goes on next time
+	@$(SCENARIO) e2e/scenarios/test_kills.py
+
+.PHONY: results
+results: venv ## The tables of what all scenarios saw, from e2e/results
+	@$(PY) -m e2e.results
 
 # -- Written files -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
-"""The control groups that nodes leave behind: they outlive the processes that were in them.
+"""The control groups of nodes and of their pods: who is in them, and their end.
 
-Called when a node or the cluster went down. Works on cgroup v1 (a tree per controller) and v2 (one tree).
+Called when a node or the cluster went down, whose groups outlive the processes that were in them, and to kill a pod.
+Works on cgroup v1 (a tree per controller) and v2 (one tree).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -22,22 +23,35 @@ def _trees(cgroup: str) -> Iterator[Path]:
             yield folder
 
 
-def _processes(cgroup: str) -> set[int]:
+def _processes(trees: Iterable[Path]) -> set[int]:
     found: set[int] = set()
-    for tree in _trees(cgroup):
+    for tree in trees:
         for procs in tree.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 found.update(int(word) for word in procs.read_text().split())
     return found - {0}
 
 
+def _kill(processes: Iterable[int]) -> None:
+    for pid in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_pod(cgroup: str, uid: str) -> bool:
+    """SIGKILL every process of a pod of the node with ``cgroup``; False where it has none of that pod."""
+    groups = (group for tree in _trees(cgroup) for group in tree.rglob(f"pod{uid}"))
+    # On v1 each of a dozen trees has them: one that does is enough.
+    processes = next(filter(None, (_processes((group,)) for group in groups)), set())
+    _kill(processes)
+    return bool(processes)
+
+
 def remove(cgroup: str, *, timeout_s: float = 10) -> None:
     """End whatever still runs in ``cgroup`` and remove its folders, deepest first."""
     end = time.monotonic() + timeout_s
-    while (left := _processes(cgroup)) and time.monotonic() < end:
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    while (left := _processes(_trees(cgroup))) and time.monotonic() < end:
+        _kill(left)
         time.sleep(0.05)
     for tree in _trees(cgroup):
         for folder, _, _ in os.walk(tree, topdown=False):

@@ -34,6 +34,13 @@ class Cluster(Protocol):
     def start_node(self, number: int) -> None: ...
     def restart_kubelet(self, number: int) -> None: ...
 
+    def kill_pod(self, uid: str) -> None:
+        """SIGKILL to every process of the pod with that UID, as a crash or a lack of memory ends them.
+
+        No deletion does that: a kubelet tells the processes of a pod that is gone from the API server to end, runs
+        `preStop`, and gives them their whole grace."""
+        ...
+
     def ensure_images(self, names: Sequence[str]) -> None:
         """Build the images that are not current and give them to every living node."""
         ...

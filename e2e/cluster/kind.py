@@ -79,6 +79,12 @@ class KindCluster:
     def restart_kubelet(self, number: int) -> None:
         run("docker", "exec", self._node(number), "systemctl", "kill", "--signal=KILL", "kubelet")
 
+    def kill_pod(self, uid: str) -> None:
+        # The kubelet's systemd driver writes the UID with underscores.
+        groups = f"find /sys/fs/cgroup -path '*pod{uid.replace('-', '_')}*' -name cgroup.procs"
+        for node in self._nodes():
+            run("docker", "exec", node, "sh", "-c", f"{groups} -exec cat {{}} + | xargs -r kill -9")
+
     def ensure_images(self, names: Sequence[str]) -> None:
         builder = Builder(self.layout)
         builder.ensure(names)

@@ -116,6 +116,11 @@ class LocalCluster:
         self._known(number)
         self._node(Node(number)).restart_kubelet()
 
+    def kill_pod(self, uid: str) -> None:
+        topology = self.topology()
+        if not any(cgroups.kill_pod(node.cgroup, uid) for node in (topology.living if topology else ())):
+            raise ClusterError(f"no living node runs a pod {uid}")
+
     def ensure_images(self, names: Sequence[str]) -> None:
         """Build what is not current and give it to every living node."""
         builder = Builder(self.layout)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import aiohttp
@@ -61,12 +62,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Seconds since the load's start."""
+    """Seconds since the load's start, in every thread."""
 
-    zero_s: float
+    zero_s: float = field(default_factory=time.monotonic)
 
     def now_s(self) -> float:
-        return asyncio.get_running_loop().time() - self.zero_s
+        return time.monotonic() - self.zero_s
 
 
 class _Failed(Exception):

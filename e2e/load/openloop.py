@@ -30,6 +30,8 @@ MAX_REQUESTS: Final = 200_000
 MAX_IN_FLIGHT: Final = 4000
 """A request beyond it is not sent and counts as a failure: a stuck service must not eat this machine."""
 
+LONG_EVERY: Final = 10
+
 PROMPTS: Final = (
     "What is the capital of France?",
     "Tell a short story about a lighthouse.",
@@ -48,6 +50,8 @@ class Load:
     stream: bool = True
     max_tokens: tuple[int, int] = (16, 16)
     """Least and most output tokens; each request draws its own."""
+    long_tokens: int | None = None
+    """Every tenth request asks for so many instead, where this is given."""
     prompts: Sequence[str] = PROMPTS
     timeout_s: float = 300.0
     """For one request, from its sending to the end of its answer."""
@@ -90,6 +94,8 @@ class OpenLoop:
         self._load = load
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.records: list[Record] = []
+        self.clock = Clock()
+        """Begins anew when the load does."""
         self._ended = 0
         self._failed = 0
         self._stop = asyncio.Event()
@@ -122,7 +128,7 @@ class OpenLoop:
 
     async def _send(self) -> None:
         draw = random.Random(self._load.seed + 1)
-        clock = Clock(asyncio.get_running_loop().time())
+        clock = self.clock = Clock()
         connector = aiohttp.TCPConnector(limit=0, force_close=not self._load.reuse_connections)
         async with (
             # Time-outs are the load's own; the client library's would hide a stall.
@@ -143,7 +149,7 @@ class OpenLoop:
                     index=index,
                     scheduled_s=at_s,
                     stream=self._load.stream,
-                    max_tokens=draw.randint(*self._load.max_tokens),
+                    max_tokens=self._max_tokens(index, draw),
                 )
                 self.records.append(record)
                 body = self._body(record, prompt=draw.choice(self._load.prompts))
@@ -170,6 +176,12 @@ class OpenLoop:
         finally:
             self._ended += 1
             self._failed += record.failure is not None
+
+    def _max_tokens(self, index: int, draw: random.Random) -> int:
+        drawn = draw.randint(*self._load.max_tokens)
+        if self._load.long_tokens is None or index % LONG_EVERY != LONG_EVERY - 1:
+            return drawn
+        return self._load.long_tokens
 
     def _body(self, record: Record, *, prompt: str) -> dict[str, Any]:
         body: dict[str, Any] = {

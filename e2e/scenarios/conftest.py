@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from e2e import helm
+from e2e import helm, results
 from e2e.cluster.choice import Cluster, open_cluster
 from e2e.cluster.layout import Layout
 from e2e.kubectl import Kubectl, wait_for
@@ -20,7 +18,6 @@ from e2e.scenarios.chart import Chart
 from e2e.scenarios.tenant import Operator, Tenant
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "e2e" / "results"
 SYSTEM = "paceline-system"
 PROMETHEUS = "http://prometheus.monitoring.svc:9090"
 LOOP = {"periodSeconds": 5, "metricsWindowSeconds": 30}
@@ -74,12 +71,16 @@ def closed_loop(chart: Chart, kubectl: Kubectl) -> Iterator[None]:
 
 
 @pytest.fixture
-def operator(chart: Chart, kubectl: Kubectl) -> Operator:
-    return Operator(kubectl=kubectl.in_namespace(chart.namespace), deployment="paceline-operator")
+def operator(cluster: Cluster, chart: Chart, kubectl: Kubectl) -> Operator:
+    return Operator(
+        cluster=cluster, kubectl=kubectl.in_namespace(chart.namespace), deployment="paceline-operator"
+    )
 
 
 @pytest.fixture
-def tenant(operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Tenant]:
+def tenant(
+    cluster: Cluster, operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest
+) -> Iterator[Tenant]:
     """An empty namespace that admits only restricted pods; gone with everything in it after the test.
 
     It waits for the tenant before: engines that still drain hold CPU requests that the next one needs.
@@ -96,7 +97,7 @@ def tenant(operator: Operator, kubectl: Kubectl, request: pytest.FixtureRequest)
             },
         }
     )
-    tenant = Tenant(kubectl=kubectl.in_namespace(namespace), name="chat")
+    tenant = Tenant(cluster=cluster, kubectl=kubectl.in_namespace(namespace), name="chat")
     yield tenant
     if request.session.testsfailed:
         _show(tenant, operator)
@@ -125,20 +126,11 @@ def emulated() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def record_scenario(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Append what a scenario saw to e2e/results/, with the commit; the documents' figures come from there."""
+    """Append what a scenario saw to e2e/results/; the documents' figures come from there."""
+    module = Path(str(request.node.path)).stem.removeprefix("test_")
 
-    def record(**figures: float | int | str) -> None:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        RESULTS.mkdir(exist_ok=True)
-        line = json.dumps(
-            {"scenario": request.node.name, "commit": commit, "at": time.strftime("%F %T"), **figures}
-        )
-        module = Path(str(request.node.path)).stem.removeprefix("test_")
-        with (RESULTS / f"{module}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        print(line)
+    def record(**figures: Any) -> None:
+        print(results.append(module, scenario=request.node.name, **figures))
 
     return record
 

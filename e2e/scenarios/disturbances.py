@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from e2e.cluster.errors import ClusterError
 from e2e.kubectl import KubectlError, wait_for
 from e2e.scenarios.tenant import Operator, Tenant
 
@@ -71,8 +72,8 @@ class KillNowAndThen:
         while not self._stop.is_set():
             try:
                 self._operator.kill()
-            except KubectlError:
-                # A busy API server is no reason to stop: whoever started this counts the kills.
+            except (KubectlError, ClusterError):
+                # A busy API server, or an operator that does not run yet: whoever started this counts the kills.
                 self._stop.wait(1)
                 continue
             self.kills += 1

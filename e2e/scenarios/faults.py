@@ -6,20 +6,25 @@ Called by `test_faults.py`. Engines are emulated, so that one of them can be tol
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from e2e.kubectl import wait_for
 from e2e.scenarios.tenant import Tenant
 
 Fault = Callable[[Tenant], None]
+Spec = dict[str, Any]
+
+AN_IMAGE_THAT_IS_NOT_THERE: Spec = {"runtime": {"image": "registry.invalid/paceline/router:none"}}
+AN_ENGINE_THAT_DIES_ON_LOAD: Spec = {"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "DieLoading"}]}}
+A_NODE_THAT_IS_NOT_THERE: Spec = {"accelerator": {"nodeSelector": {"paceline.dev/there-is": "none"}}}
 
 
 def kill_an_engine(tenant: Tenant) -> None:
-    """SIGKILL, without a drain: streams in it are lost."""
-    _kill(tenant, tenant.engines()[0]["metadata"]["name"])
+    tenant.kill(tenant.engines()[0])
 
 
 def kill_a_router(tenant: Tenant) -> None:
-    _kill(tenant, tenant.routers()[0]["metadata"]["name"])
+    tenant.kill(tenant.routers()[0])
 
 
 def end_an_engine_process(tenant: Tenant) -> None:
@@ -33,11 +38,11 @@ def hang_an_engine(tenant: Tenant) -> None:
 
 
 def ask_for_an_image_that_is_not_there(tenant: Tenant) -> None:
-    tenant.change({"runtime": {"image": "registry.invalid/paceline/router:none"}})
+    tenant.change(AN_IMAGE_THAT_IS_NOT_THERE)
 
 
 def ask_for_an_engine_that_dies_on_load(tenant: Tenant) -> None:
-    tenant.change({"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "DieLoading"}]}})
+    tenant.change(AN_ENGINE_THAT_DIES_ON_LOAD)
 
 
 def put_an_autoscaler_on_it(tenant: Tenant) -> None:
@@ -64,10 +69,6 @@ def put_an_autoscaler_on_it(tenant: Tenant) -> None:
         lambda: tenant.kubectl.get("deployment", engines)["spec"]["replicas"] == 3,
         timeout_s=90,
     )
-
-
-def _kill(tenant: Tenant, pod: str) -> None:
-    tenant.kubectl.run("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 
 
 def _emulate(tenant: Tenant, fault: str) -> None:

@@ -56,6 +56,11 @@ class Background:
             self._loop.call_soon_threadsafe(self._stop.set)
             thread.join(timeout=self._load.timeout_s + 10)
 
+    def now_s(self) -> float:
+        """On the clock of the records."""
+        assert self._open is not None
+        return self._open.clock.now_s()
+
     def until(self, *, requests: int, timeout_s: float) -> None:
         """Wait until that many requests have ended."""
         assert self._open is not None
@@ -81,7 +86,7 @@ def burst(
 
     async def send() -> list[Record]:
         target.check(url)
-        clock = Clock(asyncio.get_running_loop().time())
+        clock = Clock()
         records = [
             Record(
                 index=index,

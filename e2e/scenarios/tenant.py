@@ -5,9 +5,11 @@ Called by the scenarios. Everything goes through the API server and the service'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from e2e.cluster.choice import Cluster
 from e2e.kubectl import Kubectl, wait_for
 
 Manifest = dict[str, Any]
@@ -16,8 +18,9 @@ KIND = "inferenceservices.paceline.dev"
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A namespace with one service in it."""
+    """A service in a namespace."""
 
+    cluster: Cluster
     kubectl: Kubectl
     name: str
 
@@ -51,28 +54,40 @@ class Tenant:
     def settle(self, *, timeout_s: float) -> Manifest:
         """Wait until the service is Ready on the shape and variant that its spec asks for, with nothing under way."""
 
-        def settled() -> Manifest | None:
-            service = self.observe()
-            spec, status = service["spec"], service.get("status", {})
-            conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
-            shape = (status.get("shape") or {}).get("current") or {}
-            asked = (spec["scaling"]["tensorParallelSize"], spec["scaling"]["replicas"])
-            serving = (shape.get("tensorParallelSize"), shape.get("replicas"))
-            step = (status.get("transition") or {}).get("step", "Done")
-            quiet = step == "Done" and len(status.get("variants", [])) == 1
-            ready = conditions.get("Ready") == "True" and conditions.get("Progressing") != "True"
-            current = status.get("observedGeneration") == service["metadata"]["generation"]
-            leaving = [p for p in self.engines() if "deletionTimestamp" in p["metadata"]]
-            return service if current and ready and quiet and asked == serving and not leaving else None
+        return wait_for(f"{self.name} settled", self.settled, timeout_s=timeout_s)
 
-        return wait_for(f"{self.name} settled", settled, timeout_s=timeout_s)
+    def settled(self) -> Manifest | None:
+        """The service, if it is."""
+        service = self.observe()
+        spec, status = service["spec"], service.get("status", {})
+        conditions = {c["type"]: c["status"] for c in status.get("conditions", [])}
+        shape = (status.get("shape") or {}).get("current") or {}
+        asked = (spec["scaling"]["tensorParallelSize"], spec["scaling"]["replicas"])
+        serving = (shape.get("tensorParallelSize"), shape.get("replicas"))
+        step = (status.get("transition") or {}).get("step", "Done")
+        over = step in ("Done", "RolledBack") and status.get("refused") is None
+        ready = conditions.get("Ready") == "True" and conditions.get("Progressing") != "True"
+        current = status.get("observedGeneration") == service["metadata"]["generation"]
+        if not (current and ready and over and asked == serving and len(status.get("variants", [])) == 1):
+            return None
+        return None if any(map(is_leaving, self.engines())) else service
+
+    def is_refused(self) -> bool:
+        """What the spec asks for was taken back."""
+        status = self.observe()["status"]
+        step = (status.get("transition") or {}).get("step")
+        return step == "RolledBack" and status.get("refused") is not None
+
+    def kill(self, pod: Manifest) -> None:
+        """SIGKILL, without a drain: streams in it are lost."""
+        _kill(self.cluster, self.kubectl, pod)
 
     def engines(self) -> list[Manifest]:
         return self.kubectl.list("pods", self.engine_selector)
 
     def serving(self) -> list[Manifest]:
         """Engine pods that are Ready and not on their way out."""
-        return [p for p in self.engines() if _is_ready(p) and "deletionTimestamp" not in p["metadata"]]
+        return [p for p in self.engines() if is_ready(p) and not is_leaving(p)]
 
     def routers(self) -> list[Manifest]:
         return self.kubectl.list("pods", self.router_selector)
@@ -95,27 +110,43 @@ class Tenant:
 class Operator:
     """The running operator, as something that can be killed, stopped and started."""
 
+    cluster: Cluster
     kubectl: Kubectl
     deployment: str
 
     def pods(self) -> list[Manifest]:
         return self.kubectl.list("pods", "app.kubernetes.io/name=paceline-operator")
 
-    def kill(self) -> None:
-        """SIGKILL: the kubelet ends a pod that is deleted with no grace at once."""
-        for pod in self.pods():
-            name = pod["metadata"]["name"]
-            self.kubectl.run("delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
+    def kill(self, pods: Sequence[Manifest] | None = None) -> None:
+        """SIGKILL to all of them, or to ``pods``, for who cannot wait for a list. The Lease of the one that led stays
+        its own until it has run out."""
+        for pod in self.pods() if pods is None else pods:
+            _kill(self.cluster, self.kubectl, pod)
+
+    def bury(self) -> None:
+        """Remove the Lease of a leader that is dead: the next one need not wait until it has run out."""
+        self.kubectl.run("delete", "lease", "paceline-operator", "--ignore-not-found")
 
     def scale(self, replicas: int) -> None:
         self.kubectl.run("scale", "deployment", self.deployment, f"--replicas={replicas}")
         wait_for(
             f"operator at {replicas}",
-            lambda: len([p for p in self.pods() if _is_ready(p) or replicas == 0]) == replicas,
+            lambda: len([p for p in self.pods() if is_ready(p) or replicas == 0]) == replicas,
             timeout_s=90,
         )
 
 
-def _is_ready(pod: Manifest) -> bool:
+def _kill(cluster: Cluster, kubectl: Kubectl, pod: Manifest) -> None:
+    cluster.kill_pod(pod["metadata"]["uid"])
+    # Its owner makes another one, instead of the kubelet starting its containers again after ever longer pauses.
+    name = pod["metadata"]["name"]
+    kubectl.run("delete", "pod", name, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+
+
+def is_ready(pod: Manifest) -> bool:
     conditions = pod.get("status", {}).get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def is_leaving(pod: Manifest) -> bool:
+    return "deletionTimestamp" in pod["metadata"]

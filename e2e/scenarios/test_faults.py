@@ -85,9 +85,7 @@ def restarts(tenant: Tenant) -> int:
 
 def is_refused(tenant: Tenant) -> bool:
     """The change was taken back, and what served before serves."""
-    status = tenant.observe()["status"]
-    step = (status.get("transition") or {}).get("step")
-    return step == "RolledBack" and status.get("refused") is not None and two_serve(tenant)
+    return tenant.is_refused() and two_serve(tenant)
 
 
 def is_told_of(tenant: Tenant) -> bool:

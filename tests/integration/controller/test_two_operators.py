@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from tests.integration.controller.cluster import Cluster, eventually, expected_children, service
-from tests.integration.controller.operators import Operators
+from tests.integration.controller.kubelet import kubelet
+from tests.integration.controller.operators import Operator, Operators
 
 pytestmark = pytest.mark.apiserver
 
@@ -69,6 +71,44 @@ def test_a_frozen_leader_that_wakes_up_writes_nothing_and_ends(
     assert "lease lost" in first.log.read_text()
     assert {n: cluster.children(f"chat-{n}", versions=True) for n in range(20)} == before
     assert second.is_running
+
+
+@pytest.mark.parametrize("step", ["Starting", "Draining"])
+def test_of_a_change_whose_leader_freezes_no_step_is_taken_twice(
+    cluster: Cluster, operators: Operators, step: str
+) -> None:
+    """Frozen as soon as it has written the step; another goes on from there, and the first wakes up after the end."""
+    first = operators.start().await_leading()
+    cluster.create("InferenceService", service("chat", replicas=2, tensor_parallel_size=1))
+    with kubelet(cluster):
+        eventually(lambda: cluster.condition("chat", "Ready").get("status") == "True", within_s=60)
+        second = operators.start()
+        eventually(lambda: "lease is held by another" in second.log.read_text(), within_s=30)
+        patch = {"spec": {"scaling": {"tensorParallelSize": 3}}}
+        cluster.patch("InferenceService", "chat", patch)
+        eventually(lambda: step in _steps(first), within_s=60)
+        first.freeze()
+        second.await_leading()
+        eventually(lambda: _transition(cluster).get("step") == "Done", within_s=60)
+        eventually(lambda: len(cluster.engines("chat")) == 1, within_s=60)
+        time.sleep(2)
+        before = cluster.children("chat", versions=True)
+        first.thaw()
+        assert first.process.wait(timeout=10) != 0
+    assert _transition(cluster)["id"] == 1
+    assert [*_steps(first), *_steps(second)] == ["Starting", "Draining", "Done"]
+    assert cluster.children("chat", versions=True) == before
+    assert second.is_running
+
+
+def _transition(cluster: Cluster) -> dict[str, Any]:
+    status = (cluster.get("InferenceService", "chat") or {}).get("status") or {}
+    return status.get("transition") or {}
+
+
+def _steps(operator: Operator) -> list[str]:
+    """That it wrote to the status, in their order."""
+    return [one["step"] for one in operator.events() if one.get("event") == "transition step"]
 
 
 def test_a_leader_that_lost_its_lease_to_another_ends(cluster: Cluster, operators: Operators) -> None:

@@ -1,0 +1,130 @@
+"""A campaign: the operator killed (SIGKILL) at each step of each kind of transition, a hundred times in all.
+
+Every transition ends as one does in which nobody died: the same objects and none more, no second transition, no step
+twice, no request lost. Engines are emulated, everything else is real.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from e2e import results
+from e2e.kubectl import NotReached, wait_for
+from e2e.load import Load
+from e2e.scenarios.campaign import STEP_MS, Session, Stage, on_stage, shapes
+from e2e.scenarios.end_state import end_state
+from e2e.scenarios.killer import Killer
+from e2e.scenarios.step_watch import StepWatch
+from e2e.scenarios.tenant import Manifest, Operator, Tenant
+from e2e.scenarios.transitions import KINDS, Kind
+
+pytestmark = pytest.mark.campaign
+
+KILLS = 100
+RATE_PER_S = 5.0
+STREAMS_AT_LEAST = 3
+CONVERGED_S = 60
+
+
+class Progress:
+    """What is still missing, over all sessions; and how a transition ends in which nobody dies, at this commit."""
+
+    def __init__(self) -> None:
+        self._kills = Counter[tuple[str, str]]()
+        self._ends = dict[tuple[str, str], list[str]]()
+        commit = results.commit()
+        for line in results.lines("kills"):
+            self.count(line["kind"], line["kills"])
+            if line["commit"] == commit and not line["kills"]:
+                self._ends[line["kind"], line["shapes"]] = line["end"]
+
+    def count(self, kind: str, kills: list[str]) -> None:
+        self._kills.update((kind, step) for step in kills)
+
+    def draw(self, stage: Stage) -> Kind | None:
+        """The kind that was killed least at one of its steps, of those that may begin from here; None at the end."""
+        if self._kills.total() >= KILLS and all(map(self._least, KINDS)):
+            return None
+        possible = [kind for kind in KINDS if stage.shape in kind.ends]
+        return min(possible, key=lambda kind: (self._least(kind), stage.dice.random()))
+
+    def end(self, kind: Kind, stage: Stage) -> list[str] | None:
+        return self._ends.get((kind.name, shapes(stage.shape, kind.ends[stage.shape])))
+
+    def learn(self, kind: Kind, *, shapes: str, end: list[str]) -> None:
+        self._ends[kind.name, shapes] = end
+
+    def _least(self, kind: Kind) -> int:
+        return min(self._kills[kind.name, step] for step in kind.steps)
+
+
+def test_a_killed_operator_changes_nothing_of_how_a_transition_ends(
+    tenant: Tenant,
+    operator: Operator,
+    emulated: Callable[..., Manifest],
+    record_scenario: Callable[..., None],
+) -> None:
+    session, progress = Session(), Progress()
+    seed = len(results.lines("kills"))
+    load = Load(
+        rate_per_s=RATE_PER_S, max_tokens=(800 // STEP_MS, 4800 // STEP_MS), ignore_eos=True, seed=seed
+    )
+    stage = Stage(
+        tenant,
+        manifest=on_stage(emulated(replicas=1), name=tenant.name),
+        load=load,
+        seed=seed,
+        append=record_scenario,
+    )
+    wrong: list[Any] = []
+    with stage.running(), StepWatch(tenant) as watch:
+        killer = Killer(tenant, operator, watch, dice=stage.dice)
+        while not session.is_over and (kind := progress.draw(stage)) is not None:
+            stage.await_streams(STREAMS_AT_LEAST)
+            seen = play(kind, stage=stage, killer=killer, watch=watch, progress=progress)
+            stage.note(**seen)
+            if (
+                not seen["same_end"]
+                or seen["second_transitions"]
+                or seen["steps"] != list(kind.written_steps)
+            ):
+                wrong.append(seen)
+    assert wrong == []
+    assert stage.failed == 0
+
+
+def play(kind: Kind, *, stage: Stage, killer: Killer, watch: StepWatch, progress: Progress) -> dict[str, Any]:
+    """One transition, with kills where it is known how it ends without them; and what was seen of its end."""
+    before, expected, mark, killed = stage.shape, progress.end(kind, stage), watch.mark(), list[str]()
+
+    def meanwhile() -> None:
+        if expected is not None:
+            killed.extend(killer.at_each_step(kind))
+
+    stage.play(kind, meanwhile=meanwhile)
+    written = watch.since(mark)
+    seen = {
+        "kills": killed,
+        "steps": [one.step for one in written],
+        "second_transitions": len({one.id for one in written}) - bool(kind.written_steps),
+    }
+    if expected is None:
+        end = end_state(stage.tenant)
+        progress.learn(kind, shapes=shapes(before, stage.shape), end=end)
+        return {**seen, "same_end": True, "end": end}
+    progress.count(kind.name, killed)
+    differs = difference(stage.tenant, expected=expected)
+    return {**seen, "same_end": not differs, "differs": differs}
+
+
+def difference(tenant: Tenant, *, expected: list[str]) -> list[str]:
+    """What there is and should not be, or the other way round, once it had time to converge."""
+    try:
+        wait_for("the same end", lambda: end_state(tenant) == expected, timeout_s=CONVERGED_S, every_s=2)
+    except NotReached:
+        return sorted(set(end_state(tenant)) ^ set(expected))
+    return []
