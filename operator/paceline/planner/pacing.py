@@ -18,8 +18,9 @@ from paceline.planner.settings import PlannerSettings
 from paceline.planner.state import Pace, PlannerState
 
 _REQUESTS_MEMORY: Final = 1 / 60
-_OVERSPENT_MOST: Final = 30.0
-"""One window counts for at most so many budgets: a blackout is not paid back for days."""
+_OVERSPENT_MOST: Final = 10.0
+"""One window counts for at most so many budgets: a blackout is not paid back for days. With 30, four bad minutes took the
+share from eight budgets to 0.4, and bought ten replicas; with 5 bursts were not paid back (docs/benchmark.md)."""
 
 
 def paced(observation: Observation, state: PlannerState, *, settings: PlannerSettings) -> PlannerState:
