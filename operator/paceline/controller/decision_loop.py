@@ -180,23 +180,23 @@ class DecisionLoop:
 
     def _looked(self, found: Mapping[ServiceKey, ServiceMetrics]) -> list[_Look]:
         """Again: the metrics may have taken seconds, and the cluster has gone on."""
-        looks = []
-        for key, metrics in found.items():
-            observed = self._looks.look(key)
-            if observed is None:
-                continue
-            memory = self._memories.of(key, observed)
-            looks.append(
-                _Look(
-                    key=key,
-                    observed=observed,
-                    metrics=metrics,
-                    memory=memory,
-                    standing=standing_shape(observed, observed_variants(observed)),
-                    before=memory.state,
-                )
-            )
-        return looks
+        return [
+            self._look_of(key, observed, metrics)
+            for key, metrics in found.items()
+            if (observed := self._looks.look(key)) is not None
+        ]
+
+    def _look_of(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics | None) -> _Look:
+        """None: those of the last tick."""
+        memory = self._memories.of(key, observed)
+        return _Look(
+            key=key,
+            observed=observed,
+            metrics=metrics or memory.metrics or nothing_measured(),
+            memory=memory,
+            standing=standing_shape(observed, observed_variants(observed)),
+            before=memory.state,
+        )
 
     async def _each(self, looks: Iterable[_Look], what: Callable[[_Look], Awaitable[None]]) -> None:
         """A fault of ours in one service must not stop the others; nothing more is done for that one."""
@@ -216,30 +216,20 @@ class DecisionLoop:
         observed = self._looks.look(key)
         if observed is None:
             return
-        standing = standing_shape(observed, observed_variants(observed))
-        if standing is None or standing.replicas or not planning.decides(observed):
+        look = self._look_of(key, observed, None)
+        if look.standing is None or look.standing.replicas or not planning.decides(observed):
             return
-        memory = self._memories.of(key, observed)
-        before, memory.doors = memory.doors, doors
+        before, look.memory.doors = look.memory.doors, doors
         called = sleep.heard(doors, before=before)
         if called is None:
             return
-        metrics = memory.metrics or nothing_measured()
-        look = _Look(
-            key=key,
-            observed=observed,
-            metrics=metrics,
-            memory=memory,
-            standing=standing,
-            before=memory.state,
-        )
         nodes = planning.inventory(observed, requested=self._requested([look]))
         look.observation = self._observation(look, nodes=nodes)
         look.decision = self._at_zero(look, called=called)
         await self._keep(look)
         self._metrics.of(key).count(look.decision)
         last = self._advice.of(key) or Advice(
-            made_at_s=0.0, generation=0, metrics=planning.metrics_word(metrics)
+            made_at_s=0.0, generation=0, metrics=planning.metrics_word(look.metrics)
         )
         self._advice.put(
             key,

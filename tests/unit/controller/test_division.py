@@ -9,17 +9,21 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from paceline.api import Shape as ApiShape
 from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.decision_loop import DecisionLoop
 from paceline.controller.decision_metrics import DecisionMetrics
 from paceline.controller.decision_store import DecisionStore
+from paceline.controller.division import Division
 from paceline.controller.instruments import Instruments
 from paceline.controller.resources import INFERENCE_SERVICE
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
+from paceline.fleet.shape import standing_shape
+from paceline.fleet.variant import observed_variants
 from paceline.metrics import ServiceFacts, ServiceMetrics
-from paceline.planner import Decision, Observation, PlannerState
+from paceline.planner import Decision, Observation, PlannerState, Shape
 from paceline.planner.capacity import room
 from tests.unit.controller.test_decision_loop import Gates, Writer, metrics
 from tests.unit.fleet.services import EMULATED, merged
@@ -184,6 +188,32 @@ async def test_who_wishes_alone_gets_what_is_free() -> None:
     await town.tick()
     assert town.chosen() == {"a": 6, "b": 2}
     assert town.limit("a")[0] == "Inventory"
+
+
+def test_a_place_that_one_took_is_not_there_for_the_next_although_there_are_gpus_enough() -> None:
+    """Six free on one node and two on another: two replicas of four by count, one by place."""
+    seen: dict[ServiceKey, tuple[Observed, ApiShape | None]] = {}
+    for name in ("a", "b"):
+        cluster = Cluster(
+            merged(EMULATED, {"scaling": {"mode": "Auto", "replicas": 1, "tensorParallelSize": 4}}), name=name
+        )
+        cluster.add_node("node-c")
+        cluster.settle()
+        observed = cluster.observe()
+        seen[ServiceKey("team-a", name)] = observed, standing_shape(observed, observed_variants(observed))
+    used = {"node-a": 8.0, "node-b": 2.0, "node-c": 6.0}
+    division = Division(seen, requested={node: {GPU: gpus} for node, gpus in used.items()}, budget=None)
+    wish = Shape(tensor_parallel_size=4, replicas=2)
+    for key in seen:
+        assert sum(one.free for one in division.nodes_in_turn(key)) == 8
+        division.wish(key, wish)
+    first, second = division.in_turn()
+    assert division.cut(first) is None
+    division.take(first, wish)
+    cut = division.cut(second)
+    assert cut is not None
+    assert cut.grant is None
+    assert sorted(one.free for one in cut.nodes) == [0, 2, 2]
 
 
 async def test_what_was_asked_for_a_moment_ago_is_not_free_though_no_pod_shows_it() -> None:
