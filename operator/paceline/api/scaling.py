@@ -184,6 +184,12 @@ class Scaling(ApiModel):
         json_schema_extra=list_set(),
     )
     gpu_budget: GpuBudget | None = Field(default=None, description="Limit of GPUs. Absent: none.")
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = Field(
+        default=0,
+        description="Who gets GPUs first when the services in Auto wish for more than the cluster's GPU budget or "
+        "the nodes that they share have: the higher number. A service of lower priority gives back what it "
+        "holds beyond its fewest replicas; between equals, who holds keeps.",
+    )
     spare_replicas: Annotated[int, Field(ge=0, le=100)] = Field(
         default=0,
         description="Replicas that Auto keeps beyond what the SLO needs, against the loss of a pod or a node.",

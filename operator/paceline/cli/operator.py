@@ -194,6 +194,13 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     help="The planner is asked this often.",
 )
 @click.option(
+    "--cluster-gpu-budget",
+    type=click.IntRange(min=1),
+    show_envvar=True,
+    help="GPUs that all services together may hold; those in Auto share what the others leave, by "
+    "spec.scaling.priority. Not given: as many as there are.",
+)
+@click.option(
     "--resync-seconds",
     type=click.FloatRange(min=1),
     default=60.0,
@@ -229,6 +236,7 @@ def operator_command(
     prometheus_matchers: tuple[tuple[str, str], ...],
     metrics_window_seconds: float,
     decision_period_seconds: float,
+    cluster_gpu_budget: int | None,
     resync_seconds: float,
 ) -> None:
     """Serve InferenceServices: watch them, and keep their pods, routers and policies as their specs say."""
@@ -279,6 +287,7 @@ def operator_command(
             rules=Rules(window_s=metrics_window_seconds),
         ),
         decision_period_s=decision_period_seconds,
+        cluster_gpu_budget=cluster_gpu_budget,
         namespaces=namespaces,
         kubeconfig=kubeconfig,
         metrics_host=metrics_host,

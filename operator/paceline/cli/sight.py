@@ -92,7 +92,7 @@ async def ask(sight: Sight, source: MetricsSource) -> Asked | None:
         metrics,
         standing=standing,
         timed=planner.sizes,
-        nodes=planning.inventory(observed, requested=sight.requested, own={}),
+        nodes=planning.inventory(observed, requested=sight.requested),
         quotas=sight.quotas,
         start_times=starts.of(key),
     )

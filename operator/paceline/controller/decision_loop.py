@@ -1,9 +1,11 @@
 """The closed loop's clock: every period it reads the metrics of all services, asks the planner, and hands the
 fleet an advice. Run by `process`; one loop for all services, no timer of kopf's (those add finalizers).
 
-    metrics ──> Observation ──> sleep rule, or Planner.decide ──> Advice ──> reconciler ──> status, then engines
-                    ^                 │
-    cache, requests, quotas, starts   └──> Kept (ConfigMap NAME-decisions), paceline_decision_*
+    metrics ──> Observation ──> sleep rule, or Planner.decide ──> wish ──┐
+                    ^                                        ^           v
+    cache, requests, quotas, starts          cut: once more  └─── Division of the GPUs
+                                                                         │
+    Kept (ConfigMap NAME-decisions), paceline_decision_*  <──────────────┴──> Advice ──> reconciler ──> status, engines
 
 A service at zero is looked at in between too, when the doorbell has asked its gates (`hear`).
 
@@ -15,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -25,23 +27,34 @@ from paceline.api import Shape
 from paceline.controller import planning
 from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
-from paceline.controller.decision_metrics import DecisionMetrics, ServiceFigures
-from paceline.controller.decision_record import plain_state, record_of, state_of
+from paceline.controller.decision_metrics import DecisionMetrics
+from paceline.controller.decision_record import record_of
 from paceline.controller.decision_store import DecisionStore
-from paceline.controller.error_budget import ErrorBudget
+from paceline.controller.division import Division
 from paceline.controller.errors import FenceLost
 from paceline.controller.instruments import Instruments
 from paceline.controller.planners import Planners, SizedPlanner
 from paceline.controller.pod_requests import PodRequests
-from paceline.controller.quotas import QuotaBook, Quotas
-from paceline.controller.start_times import StartTimes
+from paceline.controller.quotas import QuotaBook
+from paceline.controller.service_memory import Memory, MemoryBook
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.advice import Advice, Choice
+from paceline.fleet.inventory import Amounts
 from paceline.fleet.shape import standing_shape
 from paceline.fleet.variant import observed_variants
 from paceline.metrics import Gates, MetricsSource, ServiceFacts, ServiceMetrics, nothing_measured
-from paceline.planner import Decision, Doors, Observation, PlannerState, Quantiles, Rest, sleep
+from paceline.planner import (
+    Decision,
+    Doors,
+    Grant,
+    NodeGpus,
+    Observation,
+    PlannerState,
+    Quantiles,
+    Rest,
+    sleep,
+)
 
 log = structlog.get_logger()
 
@@ -59,29 +72,32 @@ class Looks(Protocol):
     def look(self, key: ServiceKey) -> Observed | None: ...
 
 
-@dataclass(slots=True)
-class _Memory:
-    """What the loop remembers of one service between two looks."""
+@dataclass(slots=True, kw_only=True)
+class _Look:
+    """One service in one tick; filled from top to bottom."""
 
-    budget: ErrorBudget
-    state: PlannerState = field(default_factory=PlannerState)
-    looked_s: float | None = None
-    last: Choice | None = None
-    metrics: ServiceMetrics | None = None
-    rest: Rest = field(default_factory=Rest)
-    """Not kept: a process that has just started counts the idle time anew."""
+    key: ServiceKey
+    observed: Observed
+    metrics: ServiceMetrics
+    memory: Memory
+    standing: Shape | None
+    before: PlannerState
+    """What the decision is made with."""
 
-    doors: Doors = field(default_factory=dict)
-    """What the gates said last, while the service is at zero."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """What became of the question for a shape; `hindrance` and `kept_awake` as in `Advice`."""
-
+    planner: SizedPlanner | None = None
+    observation: Observation | None = None
     decision: Decision | None = None
     hindrance: str | None = None
     kept_awake: str | None = None
+    """These two as in `Advice`."""
+
+    is_broken: bool = False
+
+    @property
+    def choice(self) -> Choice | None:
+        if self.decision is None or self.standing is None:
+            return None
+        return planning.choice_of(self.decision, seen=self.standing)
 
 
 class DecisionLoop:
@@ -101,6 +117,7 @@ class DecisionLoop:
         instruments: Instruments,
         wanted: Callable[[ServiceKey, bool], None],
         period_s: float,
+        gpu_budget: int | None,
     ) -> None:
         self._cache = cache
         self._looks = looks
@@ -108,16 +125,15 @@ class DecisionLoop:
         self._gates = gates
         self._planners = planners
         self._requests = requests
-        self._quota_book = quotas
-        self._quotas: Quotas = {}
+        self._quotas = quotas
         self._advice = advice
         self._store = store
         self._metrics = metrics
         self._instruments = instruments
         self._wanted = wanted
         self._period_s = period_s
-        self._start_times = StartTimes()
-        self._memory: dict[ServiceKey, _Memory] = {}
+        self._gpu_budget = gpu_budget
+        self._memories = MemoryBook(store=store, metrics=metrics)
 
     async def run(self) -> None:
         """Decide for ever."""
@@ -148,177 +164,205 @@ class DecisionLoop:
             for key, observed in seen.items()
         }
         if any(one.load_must_be_known for one in facts.values()):
-            self._quotas = await self._quota_book.read()
-        found = await self._source.collect(facts)
-        for key, metrics in found.items():
-            # Again: the metrics may have taken seconds, and the cluster has gone on.
-            observed = self._looks.look(key)
-            if observed is None:
+            found, _ = await asyncio.gather(self._source.collect(facts), self._quotas.read())
+        else:
+            found = await self._source.collect(facts)
+        looks = self._looked(found)
+        division = Division(
+            {look.key: (look.observed, look.standing) for look in looks},
+            requested=self._requested(looks),
+            budget=self._gpu_budget,
+        )
+        by_key = {look.key: look for look in looks}
+        await self._each(looks, lambda one: self._wish(one, division))
+        await self._each((by_key[key] for key in division.in_turn()), lambda one: self._settle(one, division))
+        await self._each(looks, self._publish)
+
+    def _looked(self, found: Mapping[ServiceKey, ServiceMetrics]) -> list[_Look]:
+        """Again: the metrics may have taken seconds, and the cluster has gone on."""
+        return [
+            self._look_of(key, observed, metrics)
+            for key, metrics in found.items()
+            if (observed := self._looks.look(key)) is not None
+        ]
+
+    def _look_of(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics | None) -> _Look:
+        """None: those of the last tick."""
+        memory = self._memories.of(key, observed)
+        return _Look(
+            key=key,
+            observed=observed,
+            metrics=metrics or memory.metrics or nothing_measured(),
+            memory=memory,
+            standing=standing_shape(observed, observed_variants(observed)),
+            before=memory.state,
+        )
+
+    async def _each(self, looks: Iterable[_Look], what: Callable[[_Look], Awaitable[None]]) -> None:
+        """A fault of ours in one service must not stop the others; nothing more is done for that one."""
+        for look in looks:
+            if look.is_broken:
                 continue
             try:
-                await self._one(key, observed, metrics)
+                await what(look)
             except FenceLost:
                 raise
             except Exception:
-                # A fault of ours in one service must not stop the others.
-                log.exception("a decision broke", service=key.name, namespace=key.namespace)
+                look.is_broken = True
+                log.exception("a decision broke", service=look.key.name, namespace=look.key.namespace)
 
     async def hear(self, key: ServiceKey, doors: Doors) -> None:
         """The gates of a service at zero were asked: it wakes if somebody waits there."""
         observed = self._looks.look(key)
         if observed is None:
             return
-        standing = standing_shape(observed, observed_variants(observed))
-        if standing is None or standing.replicas or not planning.decides(observed):
+        look = self._look_of(key, observed, None)
+        if look.standing is None or look.standing.replicas or not planning.decides(observed):
             return
-        memory = self._recall(key, observed)
-        before, memory.doors = memory.doors, doors
+        before, look.memory.doors = look.memory.doors, doors
         called = sleep.heard(doors, before=before)
         if called is None:
             return
-        metrics = memory.metrics or nothing_measured()
-        observation = self._observation(key, observed, metrics, planner=None, standing=standing)
-        decision = self._at_zero(observed, observation, memory, called=called)
-        await self._keep(key, observed, observation, decision, before=memory.state)
-        self._metrics.of(key).count(decision)
+        nodes = planning.inventory(observed, requested=self._requested([look]))
+        look.observation = self._observation(look, nodes=nodes)
+        look.decision = self._at_zero(look, called=called)
+        await self._keep(look)
+        self._metrics.of(key).count(look.decision)
         last = self._advice.of(key) or Advice(
-            made_at_s=0.0, generation=0, metrics=planning.metrics_word(metrics)
+            made_at_s=0.0, generation=0, metrics=planning.metrics_word(look.metrics)
         )
-        choice = planning.choice_of(decision, seen=standing)
         self._advice.put(
             key,
             replace(
                 last,
                 made_at_s=observed.now_s,
                 generation=observed.meta.generation,
-                choice=choice,
+                choice=look.choice,
                 hindrance=None,
                 kept_awake=None,
             ),
         )
         self._wanted(key, True)
 
-    async def _one(self, key: ServiceKey, observed: Observed, metrics: ServiceMetrics) -> None:
-        memory = self._recall(key, observed)
-        memory.metrics = metrics
-        self._start_times.hear(key, observed.pods)
-        attainment, objective = metrics.attainment, float(observed.service.spec.slo.objective_percent) / 100
+    async def _wish(self, look: _Look, division: Division) -> None:
+        """What the service would do by its own limits."""
+        observed, memory, attainment = look.observed, look.memory, look.metrics.attainment
+        memory.metrics = look.metrics
+        self._memories.start_times.hear(look.key, observed.pods)
         memory.budget.look(
             observed.now_s,
             # A share of few requests is no reason to act, and counts all the same.
             share=attainment.value if attainment.trust in ("Fresh", "Thin") else None,
             samples=attainment.samples,
-            over_s=metrics.traffic.window_s,
+            over_s=look.metrics.traffic.window_s,
         )
-        standing = standing_shape(observed, observed_variants(observed))
-        answer = _Answer()
-        choice: Choice | None = None
-        if planning.decides(observed) and standing is not None:
-            answer = await self._decide(key, observed, metrics, standing=standing, memory=memory)
-            if answer.decision is not None:
-                choice = planning.choice_of(answer.decision, seen=standing)
-        scaling = observed.service.spec.scaling
-        size = standing.tensor_parallel_size if standing is not None else scaling.tensor_parallel_size
-        advice = Advice(
-            made_at_s=observed.now_s,
-            generation=observed.meta.generation,
-            metrics=planning.metrics_word(metrics),
-            measured=planning.measured(
-                observed.service,
-                metrics,
-                size=size,
-                budget_remaining=memory.budget.remaining(observed.now_s, objective=objective),
-                burn_rates=memory.budget.burn_rates(observed.now_s, objective=objective),
-            ),
-            choice=choice,
-            hindrance=answer.hindrance,
-            kept_awake=answer.kept_awake,
-        )
-        self._count(key, observed, metrics, decision=answer.decision, advice=advice, size=size)
-        is_news = self._advice.put(key, advice)
-        if is_news or (choice is not None and choice.shape != standing):
-            self._wanted(key, choice is not None and choice.shape != standing)
+        if not planning.decides(observed) or look.standing is None:
+            return
+        look.planner = self._planners.of(look.key, observed)
+        look.observation = self._observation(look, nodes=division.nodes_in_turn(look.key))
+        await self._decide(look)
+        if look.decision is None:
+            look.hindrance = NO_TIMING
+        elif planning.is_followed(observed, look.metrics, look.decision):
+            division.wish(look.key, look.decision.shape)
 
-    async def _decide(
-        self,
-        key: ServiceKey,
-        observed: Observed,
-        metrics: ServiceMetrics,
-        *,
-        standing: Shape,
-        memory: _Memory,
-    ) -> _Answer:
-        planner = self._planners.of(key, observed)
-        observation = self._observation(key, observed, metrics, planner=planner, standing=standing)
-        before = memory.state
-        hindrance = kept_awake = None
-        decision: Decision | None = None
-        if not standing.replicas:
-            decision = self._at_zero(observed, observation, memory, called=None)
-            hindrance = sleep.cannot_be_woken(observation, memory.doors)
-        else:
-            memory.rest = sleep.rested(memory.rest, observation)
-            if sleep.is_due(memory.rest, observation):
-                kept_awake = sleep.kept_awake(observation, await self._gates.ask(observed.pods))
-                if kept_awake is None:
-                    size = standing.tensor_parallel_size
-                    decision = sleep.to_zero(observation, memory.rest, size=size, state=before)
-            if decision is None and planner is not None:
-                decision = await asyncio.to_thread(planner.decide, observation, before)
-                memory.state = decision.state
-        if decision is None:
-            return _Answer(hindrance=NO_TIMING, kept_awake=kept_awake)
-        await self._keep(key, observed, observation, decision, before=before)
-        return _Answer(decision=decision, hindrance=hindrance, kept_awake=kept_awake)
+    async def _settle(self, look: _Look, division: Division) -> None:
+        """What it does, the others considered."""
+        assert look.decision is not None
+        cut = division.cut(look.key)
+        if cut is not None and look.planner is not None:
+            look.observation = self._observation(look, nodes=cut.nodes, grant=cut.grant)
+            await self._ask_planner(look, look.planner)
+        division.take(look.key, look.decision.shape)
 
-    def _at_zero(
-        self, observed: Observed, observation: Observation, memory: _Memory, *, called: str | None
-    ) -> Decision:
-        assert observation.current is not None
-        size = planning.waking_size(observed.service, current=observation.current.tensor_parallel_size)
-        decision = sleep.at_zero(observation, called=called, size=size, state=memory.state)
+    async def _decide(self, look: _Look) -> None:
+        observation, memory = look.observation, look.memory
+        assert observation is not None
+        assert look.standing is not None
+        if not look.standing.replicas:
+            look.decision = self._at_zero(look, called=None)
+            look.hindrance = sleep.cannot_be_woken(observation, memory.doors)
+            return
+        memory.rest = sleep.rested(memory.rest, observation)
+        if sleep.is_due(memory.rest, observation):
+            look.kept_awake = sleep.kept_awake(observation, await self._gates.ask(look.observed.pods))
+            if look.kept_awake is None:
+                size = look.standing.tensor_parallel_size
+                look.decision = sleep.to_zero(observation, memory.rest, size=size, state=look.before)
+                return
+        if look.planner is not None:
+            await self._ask_planner(look, look.planner)
+
+    async def _ask_planner(self, look: _Look, planner: SizedPlanner) -> None:
+        assert look.observation is not None
+        look.decision = await asyncio.to_thread(planner.decide, look.observation, look.before)
+        look.memory.state = look.decision.state
+
+    def _at_zero(self, look: _Look, *, called: str | None) -> Decision:
+        assert look.observation is not None
+        assert look.standing is not None
+        memory = look.memory
+        size = planning.waking_size(look.observed.service, current=look.standing.tensor_parallel_size)
+        decision = sleep.at_zero(look.observation, called=called, size=size, state=memory.state)
         if decision.shape.replicas:
             memory.rest, memory.doors = Rest(), {}
         return decision
 
     def _observation(
-        self,
-        key: ServiceKey,
-        observed: Observed,
-        metrics: ServiceMetrics,
-        *,
-        planner: SizedPlanner | None,
-        standing: Shape,
+        self, look: _Look, *, nodes: tuple[NodeGpus, ...], grant: Grant | None = None
     ) -> Observation:
+        assert look.standing is not None
         return planning.observation_of(
-            observed,
-            metrics,
-            standing=standing,
-            timed=planner.sizes if planner is not None else (),
-            nodes=planning.inventory(
-                observed, requested=self._requests.by_node(), own=self._own_requests(observed)
-            ),
-            quotas=self._quotas.get(key.namespace, ()),
-            start_times=self._start_times.of(key),
+            look.observed,
+            look.metrics,
+            standing=look.standing,
+            timed=look.planner.sizes if look.planner is not None else (),
+            nodes=nodes,
+            quotas=self._quotas.of(look.key.namespace),
+            start_times=self._memories.start_times.of(look.key),
+            grant=grant,
         )
 
-    async def _keep(
-        self,
-        key: ServiceKey,
-        observed: Observed,
-        observation: Observation,
-        decision: Decision,
-        *,
-        before: PlannerState,
-    ) -> None:
-        """Log the decision and write it down, if it is another one. `before` is the state it was made with."""
-        assert observation.current is not None
-        memory, standing = self._memory[key], planning.fleet_shape(observation.current)
-        choice = planning.choice_of(decision, seen=standing)
+    async def _publish(self, look: _Look) -> None:
+        observed, memory, choice = look.observed, look.memory, look.choice
+        if look.decision is not None:
+            await self._keep(look)
+        scaling = observed.service.spec.scaling
+        size = (
+            look.standing.tensor_parallel_size if look.standing is not None else scaling.tensor_parallel_size
+        )
+        objective = float(observed.service.spec.slo.objective_percent) / 100
+        advice = Advice(
+            made_at_s=observed.now_s,
+            generation=observed.meta.generation,
+            metrics=planning.metrics_word(look.metrics),
+            measured=planning.measured(
+                observed.service,
+                look.metrics,
+                size=size,
+                budget_remaining=memory.budget.remaining(observed.now_s, objective=objective),
+                burn_rates=memory.budget.burn_rates(observed.now_s, objective=objective),
+            ),
+            choice=choice,
+            hindrance=look.hindrance,
+            kept_awake=look.kept_awake,
+        )
+        self._count(look, advice=advice, size=size)
+        is_news = self._advice.put(look.key, advice)
+        moves = choice is not None and choice.shape != look.standing
+        if is_news or moves:
+            self._wanted(look.key, moves)
+
+    async def _keep(self, look: _Look) -> None:
+        """Log the decision and write it down, if it is another one."""
+        key, memory, choice = look.key, look.memory, look.choice
+        assert look.observation is not None
+        assert look.decision is not None
+        assert choice is not None
         record = None
         if _is_another(choice, memory.last):
-            mode = observed.service.spec.scaling.mode
-            record = record_of(decision, observation=observation, mode=mode, state=before)
+            mode = look.observed.service.spec.scaling.mode
+            record = record_of(look.decision, observation=look.observation, mode=mode, state=look.before)
             log.info(
                 "decision",
                 service=key.name,
@@ -326,7 +370,7 @@ class DecisionLoop:
                 mode=mode,
                 replicas=choice.shape.replicas,
                 tensor_parallel_size=choice.shape.tensor_parallel_size,
-                before=f"{standing.replicas}xTP{standing.tensor_parallel_size}",
+                before=f"{choice.seen.replicas}xTP{choice.seen.tensor_parallel_size}",
                 reason=choice.reason,
                 limit=choice.limit,
                 feasible=choice.feasible,
@@ -334,91 +378,40 @@ class DecisionLoop:
             )
         memory.last = choice
         await self._store.keep(
-            key,
-            observed.meta,
-            record=record,
-            state=lambda: self._to_keep(key, memory, self._metrics.of(key)),
+            key, look.observed.meta, record=record, state=lambda: self._memories.to_keep(key)
         )
 
-    def _own_requests(self, observed: Observed) -> Mapping[str, Mapping[str, float]]:
-        """GPUs that pods of ours hold, by node: all that is known where other pods may not be listed."""
-        name = observed.service.spec.accelerator.resource_name
-        held: dict[str, dict[str, float]] = {}
-        for key in self._cache.services():
-            for pod in self._cache.pods(key):
-                if pod.node is not None and not pod.finished:
-                    of_node = held.setdefault(pod.node, {})
-                    of_node[name] = of_node.get(name, 0.0) + pod.gpus
-        return held
-
-    # memory
-
-    def _recall(self, key: ServiceKey, observed: Observed) -> _Memory:
-        kept, is_read = self._store.of(key, observed.meta)
-        memory, window_s = self._memory.get(key), float(observed.service.spec.slo.window_seconds)
-        if memory is not None and not is_read:
-            if memory.budget.window_s != window_s:
-                memory.budget = ErrorBudget(window_s=window_s)
-            return memory
-        memory = self._memory[key] = _Memory(budget=ErrorBudget(window_s=window_s))
-        if is_read and kept.state:
-            memory.state = state_of(kept.state.get("planner")) or PlannerState()
-            memory.budget.restore(kept.state.get("budget"))
-            self._start_times.restore(key, kept.state.get("startSeconds") or {})
-            figures, spent = self._metrics.of(key), kept.state.get("gpuSeconds") or {}
-            figures.gpu_seconds = float(spent.get("held", 0.0))
-            figures.saved_gpu_seconds = float(spent.get("saved", 0.0))
-            figures.peak_gpus = int(spent.get("peak", 0))
-        return memory
-
-    def _to_keep(self, key: ServiceKey, memory: _Memory, figures: ServiceFigures) -> dict[str, object]:
-        return {
-            "planner": plain_state(memory.state),
-            "budget": memory.budget.plain(),
-            "startSeconds": self._start_times.seconds(key),
-            "gpuSeconds": {
-                "held": round(figures.gpu_seconds),
-                "saved": round(figures.saved_gpu_seconds),
-                "peak": figures.peak_gpus,
-            },
-        }
+    def _requested(self, looks: Iterable[_Look]) -> Mapping[str, Amounts]:
+        """What pods request, by node. Where those of others may not be listed, the GPUs of these services are
+        all that is known: then a pod may stay Pending for somebody else's, and is withdrawn."""
+        deciding = [look for look in looks if planning.decides(look.observed)]
+        if not deciding:
+            return {}
+        known = self._requests.by_node()
+        return known if known is not None else planning.own_requests(look.observed for look in looks)
 
     def _forget_all_but(self, keys: set[ServiceKey]) -> None:
-        for gone in self._memory.keys() - keys:
-            del self._memory[gone]
-            self._store.forget(gone)
-            self._start_times.forget(gone)
+        for gone in self._memories.gone(keys):
             self._advice.forget(gone)
             self._planners.forget(gone)
         self._metrics.keep_only(keys)
 
-    # figures
-
-    def _count(
-        self,
-        key: ServiceKey,
-        observed: Observed,
-        metrics: ServiceMetrics,
-        *,
-        decision: Decision | None,
-        advice: Advice,
-        size: int,
-    ) -> None:
-        memory, figures = self._memory[key], self._metrics.of(key)
+    def _count(self, look: _Look, *, advice: Advice, size: int) -> None:
+        memory, figures = look.memory, self._metrics.of(look.key)
         now_s = time.monotonic()
         if memory.looked_s is not None:
-            held = sum(pod.gpus for pod in observed.pods if not pod.finished)
+            held = sum(pod.gpus for pod in look.observed.pods if not pod.finished)
             figures.spend(held, now_s - memory.looked_s)
         memory.looked_s = now_s
-        figures.mode, figures.decision = observed.service.spec.scaling.mode, None
-        if decision is not None:
-            figures.count(decision)
+        figures.mode, figures.decision = look.observed.service.spec.scaling.mode, None
+        if look.decision is not None:
+            figures.count(look.decision)
         figures.attainment = advice.measured.attainment
         figures.budget_remaining = advice.measured.budget_remaining
         figures.burn_rates = {str(one.window_seconds): float(one.value) for one in advice.measured.burn_rates}
-        engines = metrics.engines.get(size)
+        engines = look.metrics.engines.get(size)
         figures.measured = {
-            **_quantiles("ttft", metrics.client_time_to_first_token),
+            **_quantiles("ttft", look.metrics.client_time_to_first_token),
             **(_quantiles("tpot", engines.time_per_output_token) if engines is not None else {}),
         }
 

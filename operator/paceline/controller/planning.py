@@ -11,14 +11,14 @@ from typing import Any
 
 from paceline.api import BurnRate, InferenceService, Shape
 from paceline.fleet import Observed
-from paceline.fleet.advice import Choice, Measured, MetricsWord
+from paceline.fleet.advice import METRICS_UNKNOWN, Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.inventory import Amounts, Room, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
 from paceline.metrics import ClusterFacts, ServiceMetrics, observe
-from paceline.planner import Decision, Goal, NodeGpus, Observation, Quantiles, StartTime
+from paceline.planner import Decision, Goal, Grant, NodeGpus, Observation, Quantiles, StartTime
 from paceline.planner import Shape as PlannerShape
 from paceline_core.fit import possible_tensor_parallel_sizes
 
@@ -43,12 +43,13 @@ def observation_of(
     standing: Shape,
     timed: tuple[int, ...],
     nodes: tuple[NodeGpus, ...],
-    quotas: Iterable[Mapping[str, Any]],
+    quotas: Iterable[Mapping[str, Any]] | None,
     start_times: tuple[StartTime, ...],
+    grant: Grant | None = None,
 ) -> Observation:
     """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known; `quotas` are
-    those of the namespace."""
-    quota_gpus = gpus_left(observed.service, quotas)
+    those of the namespace. Where they are unknown (None), the service keeps what it has and takes no more."""
+    quota_gpus = gpus_left(observed.service, quotas) if quotas is not None else 0
     transition = observed.status.transition if observed.status is not None else None
     current = standing.tensor_parallel_size
     sizes = allowed_sizes(observed, timed=timed, current=current)
@@ -60,6 +61,7 @@ def observation_of(
             pods=observed.pods,
             nodes=nodes,
             quota_gpus=quota_gpus,
+            grant=grant,
             start_times=start_times,
             current=planner_shape(standing),
             changing=is_active(transition),
@@ -123,15 +125,22 @@ def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -
     return tuple(sorted({current, *fits}))
 
 
-def inventory(
-    observed: Observed, *, requested: Mapping[str, Amounts] | None, own: Mapping[str, Amounts]
-) -> tuple[NodeGpus, ...]:
-    """`requested` is what all pods of the cluster hold; unknown, what ours hold has to do: then a pod may
-    stay Pending for somebody else's GPUs, and is withdrawn."""
-    found: tuple[Room, ...] = rooms(
-        observed.service, nodes=observed.nodes, requested=own if requested is None else requested
-    )
+def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[NodeGpus, ...]:
+    """`requested` is what all pods of the cluster hold, by node."""
+    found: tuple[Room, ...] = rooms(observed.service, nodes=observed.nodes, requested=requested)
     return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
+
+
+def own_requests(services: Iterable[Observed]) -> Mapping[str, Amounts]:
+    """GPUs that the pods of these services hold, by node."""
+    held: dict[str, dict[str, float]] = {}
+    for observed in services:
+        name = observed.service.spec.accelerator.resource_name
+        for pod in observed.pods:
+            if pod.node is not None and not pod.finished:
+                of_node = held.setdefault(pod.node, {})
+                of_node[name] = of_node.get(name, 0.0) + pod.gpus
+    return held
 
 
 def refused_shapes(
@@ -157,6 +166,15 @@ def planner_shape(shape: Shape) -> PlannerShape:
 
 def fleet_shape(shape: PlannerShape) -> Shape:
     return Shape(tensor_parallel_size=shape.tensor_parallel_size, replicas=shape.replicas)
+
+
+def is_followed(observed: Observed, metrics: ServiceMetrics, decision: Decision) -> bool:
+    """Whether the fleet will go where the decision says: what is not followed must take nothing from others."""
+    if observed.service.spec.scaling.mode != "Auto":
+        return False
+    if decision.reason in ("Idle", "RequestHeld"):
+        return True
+    return metrics_word(metrics).usable and decision.reason != METRICS_UNKNOWN
 
 
 def choice_of(decision: Decision, *, seen: Shape) -> Choice:

@@ -191,6 +191,7 @@ class OperatorProcess:
             instruments=self._instruments,
             wanted=self._want,
             period_s=self._settings.decision_period_s,
+            gpu_budget=self._settings.cluster_gpu_budget,
         )
         watching = asyncio.create_task(self._watch(connection, sweep), name="watch")
         others = [

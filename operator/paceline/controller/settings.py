@@ -35,6 +35,9 @@ class OperatorSettings:
     """Between two looks at the metrics: three scrapes of a PodMonitor's default, and as often as vLLM's own
     figures mean something."""
 
+    cluster_gpu_budget: int | None = None
+    """GPUs that the services may hold together; None: as many as there are."""
+
     width: int = 8
     """Urgent requests to the API server at a time. More only makes each slower on a small control plane."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paceline.planner import NodeGpus, Shape, StartTime
+from paceline.planner import Grant, NodeGpus, Shape, StartTime
 
 
 class ServiceKey(Protocol):
@@ -76,6 +76,7 @@ class ClusterFacts:
     pods: Sequence[PodView]
     nodes: tuple[NodeGpus, ...]
     quota_gpus: int | None = None
+    grant: Grant | None = None
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
     changing: bool = False

@@ -28,6 +28,7 @@ def observe(metrics: ServiceMetrics, *, now_s: float, goal: Goal, cluster: Clust
         groups=tuple(groups),
         nodes=cluster.nodes,
         quota_gpus=cluster.quota_gpus,
+        grant=cluster.grant,
         start_times=cluster.start_times,
         current=cluster.current,
         changing=cluster.changing,

@@ -1,4 +1,4 @@
-"""How many replicas of each tensor-parallel size fit: bounds of the spec, GPUs that exist, budget and quota.
+"""How many replicas of each tensor-parallel size fit: bounds of the spec, GPUs that exist, budgets and quota.
 
 A replica needs its GPUs on one node. What this service holds already it may keep; another size may also take
 the GPUs that the present one gives back, as far as any node could hold a replica of that size.
@@ -23,7 +23,11 @@ class Room:
 def room(observation: Observation, tensor_parallel_size: int) -> Room:
     goal = observation.goal
     size = tensor_parallel_size
-    found = [Room(most=goal.max_replicas, limit="MaxReplicas"), _inventory(observation, size)]
+    found = [Room(most=goal.max_replicas, limit="MaxReplicas")]
+    if observation.grant is not None:
+        # Before the inventory: where both bind, this one says more.
+        found.append(Room(most=observation.grant.gpus // size, limit=observation.grant.limit))
+    found.append(_inventory(observation, size))
     if goal.max_gpus is not None:
         found.append(Room(most=goal.max_gpus // size, limit="GpuBudget"))
     if observation.quota_gpus is not None:

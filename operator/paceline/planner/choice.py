@@ -103,6 +103,9 @@ class Chooser:
         size = self._current.tensor_parallel_size
         return next((one for one in self.ladders if one.size == size), None)
 
+    def _standing(self, one: Ladder) -> int:
+        return self._current.replicas if self._current.tensor_parallel_size == one.size else 0
+
     def _moved(self, change: Change) -> Choice:
         to = change.to
         replicas = to.least(self.strict(to)) or to.least(self.allowed(to))
@@ -133,7 +136,7 @@ class Chooser:
         if needed is None:
             limit = self._limit(mine)
             reason, why = self._short(mine, feasible=feasible, reason=reason, why=why)
-        elif mine.room.most < least_replicas(self._goal):
+        elif mine.room.most < max(least_replicas(self._goal), self._standing(mine)):
             limit = mine.room.limit
         elif needed < least_replicas(self._goal) == shape.replicas:
             limit = "MinReplicas"
@@ -154,7 +157,7 @@ class Chooser:
         current = self._current
         most = self._bounded(mine, mine.most)
         if wanted.tensor_parallel_size != current.tensor_parallel_size or current.replicas > most.replicas:
-            # Bounds, budget or GPUs have shrunk: no calm to keep.
+            # Bounds, budgets or GPUs have shrunk: no calm to keep.
             return (
                 replace(wanted, replicas=min(wanted.replicas, most.replicas)),
                 "Limited",

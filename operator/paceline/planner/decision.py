@@ -33,14 +33,16 @@ Limit = Literal[
     "Topology",
     "Quota",
     "GpuBudget",
+    "ClusterBudget",
+    "Priority",
     "MaxReplicas",
     "MinReplicas",
     "TensorParallelSizes",
     "Refused",
 ]
 """What keeps a better shape from being chosen. Topology: enough GPUs, but not on one node. Quota:
-what the namespace may request. Refused: shapes that
-failed lately."""
+what the namespace may request. ClusterBudget and Priority: what the services of the cluster leave to each other.
+Refused: shapes that failed lately."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

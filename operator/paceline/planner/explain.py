@@ -87,7 +87,7 @@ def would_change(
     if not dwelt(observation, state) and state.size_changed_at_s is not None:
         left_s = state.size_changed_at_s + observation.goal.min_dwell_s - observation.now_s
         said.append(f"in {left_s / 60:.0f} min another tensor-parallel size may be chosen")
-    if choice.limit in ("Inventory", "GpuBudget", "MaxReplicas", "Topology", "Quota", "Refused"):
+    if choice.limit not in ("None", "MinReplicas", "TensorParallelSizes"):
         said.append(f"more room ({choice.limit}) than {one.room.most} replicas of TP{one.size}")
     if not choice.feasible:
         for size, surface in sorted(denied.items()):

@@ -164,6 +164,23 @@ class Goal:
     """The longest that a request waits at the gate for an engine."""
 
 
+SharedLimit = Literal["ClusterBudget", "Priority"]
+"""ClusterBudget: what all services may hold together. Priority: GPUs of shared nodes, which others hold already or
+come before it for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What is left to a service that wished for more than its share of the cluster's GPUs."""
+
+    gpus: int
+    """In all, those that it holds among them."""
+
+    limit: SharedLimit
+    why: str
+    """In words, for the decision's message."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """Everything that a decision depends on, beside the planner's own carried state."""
@@ -178,6 +195,8 @@ class Observation:
     nodes: tuple[NodeGpus, ...]
     quota_gpus: int | None = None
     """GPUs that a quota leaves to the service, beside those that it holds. None: no quota, or none is known."""
+    grant: Grant | None = None
+    """None: its own limits alone bind."""
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
     """The shape that the cluster was last told to have. None: nothing runs yet."""

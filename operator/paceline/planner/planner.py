@@ -143,7 +143,8 @@ class Planner:
         return Decision(
             shape=shape,
             reason=choice.reason,
-            message=f"{_words(shape)} for {demand.planned_per_s:.3g} requests/s{season}: {choice.why}",
+            message=f"{_words(shape)} for {demand.planned_per_s:.3g} requests/s{season}: {choice.why}"
+            + _granted(observation, choice.limit),
             feasible=choice.feasible,
             limit=choice.limit,
             predicted=predicted,
@@ -315,7 +316,7 @@ class Planner:
         state = recorded(observation, state, proven=proven, chosen=shape, settings=self._settings)
         state = replace(state, last_safe=shape, looked_at_s=observation.now_s)
         message = f"{_words(shape)}: {found.why}"
-        limit = there.limit if wanted > there.most else "None"
+        limit = there.limit if max(wanted, current.replicas) > there.most else "None"
         return self._bare(observation, shape, reason, message, state, limit=limit)
 
     def _nothing_fits(self, observation: Observation, state: PlannerState) -> Decision:
@@ -340,7 +341,7 @@ class Planner:
         return Decision(
             shape=shape,
             reason=reason,
-            message=message,
+            message=message + _granted(observation, limit),
             feasible=None,
             limit=limit,
             predicted=None,
@@ -385,6 +386,12 @@ def _only(observation: Observation) -> Group | None:
 def _passed_s(observation: Observation, state: PlannerState) -> float:
     last = state.looked_at_s
     return 15.0 if last is None else min(max(observation.now_s - last, 0.0), 600.0)
+
+
+def _granted(observation: Observation, limit: Limit) -> str:
+    """The rest of a message, where the cluster's share is what binds."""
+    grant = observation.grant
+    return f"; {grant.why}" if grant is not None and grant.limit == limit else ""
 
 
 def _words(shape: Shape) -> str:

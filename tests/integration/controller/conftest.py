@@ -7,7 +7,7 @@ import asyncio
 import subprocess
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from tests.integration.control_plane import ControlPlane
 from tests.integration.controller.cluster import Cluster
 from tests.integration.controller.operators import Operators, operators
 from tests.integration.controller.programs import beside
+from tests.integration.controller.repeated import repeated
 from tests.integration.metrics.prometheus_server import PrometheusServer
 
 
@@ -53,7 +54,7 @@ def _operators(cluster: Cluster, tmp_path: Path) -> Iterator[Operators]:
 
 @pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
-    server = PrometheusServer(tmp_path / "prometheus")
+    server = PrometheusServer(tmp_path / "prometheus", scrape_s=2)
     server.start()
     yield server
     asyncio.run(server.end())
@@ -63,25 +64,21 @@ def prometheus(tmp_path: Path) -> Iterator[PrometheusServer]:
 def node(cluster: Cluster) -> Iterator[str]:
     """Eight GPUs of the test's own."""
     name = cluster.namespace
+    amounts = {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"}
     cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": name, "labels": {"test": name}}})
-    status = {
-        "allocatable": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
-        "capacity": {"nvidia.com/gpu": "8", "cpu": "64", "memory": "256Gi", "pods": "100"},
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "True",
-                "reason": "KubeletReady",
-                # The node controller doubts a node that was silent for 40 s; these tests are about others.
-                "lastHeartbeatTime": (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            }
-        ],
-    }
-    cluster.call(
-        "PATCH",
-        f"/api/v1/nodes/{name}/status",
-        {"status": status},
-        content_type="application/merge-patch+json",
-    )
-    yield name
+
+    def beat() -> None:
+        """The node controller doubts a node that was silent for 40 s."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
+        cluster.call(
+            "PATCH",
+            f"/api/v1/nodes/{name}/status",
+            {"status": {"allocatable": amounts, "capacity": amounts, "conditions": [ready]}},
+            content_type="application/merge-patch+json",
+        )
+
+    beat()
+    with repeated(beat, every_s=5.0):
+        yield name
     cluster.call("DELETE", f"/api/v1/nodes/{name}")

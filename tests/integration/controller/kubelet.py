@@ -6,13 +6,13 @@ Pods have no node, so the API server removes a deleted one at once, as a kubelet
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from tests.integration.controller.cluster import LABEL, Cluster, HttpError, Raw
+from tests.integration.controller.repeated import repeated
 
 PERIOD_S = 0.2
 
@@ -27,7 +27,7 @@ def kubelet(
 ) -> Iterator[None]:
     """Every pod of a service for which `serves` is Ready `start_s` after it was first seen, and has the address
     `ip`."""
-    stop, seen_s = threading.Event(), dict[str, float]()
+    seen_s = dict[str, float]()
 
     def turn() -> None:
         for pod in cluster.objects("Pod", selector=LABEL):
@@ -42,17 +42,8 @@ def kubelet(
                 if error.status not in (404, 409):
                     raise
 
-    def loop() -> None:
-        while not stop.wait(PERIOD_S):
-            turn()
-
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
-    try:
+    with repeated(turn, every_s=PERIOD_S):
         yield
-    finally:
-        stop.set()
-        thread.join(timeout=30)
 
 
 def _running(ip: str | None) -> Raw:

@@ -1,7 +1,7 @@
 """Stands for the pods' metrics pages under a load that a test sets: every counter grows as a served load makes
 it grow, split evenly over the Ready gates and engines. Prometheus, which scrapes them, is real.
 
-One HTTP server; the page of a pod is `/<component>/<pod>`.
+One HTTP server; the page of a pod is `/<service>/<component>/<pod>`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.integration.controller.cluster import ENGINE, LABEL, ROUTER, Cluster, Raw
+from tests.integration.controller.repeated import repeated
 from tests.integration.metrics.prometheus_server import PrometheusServer, Target
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 100, 64
@@ -55,7 +56,7 @@ class LoadPage:
             Target(
                 address=f"127.0.0.1:{self.port}",
                 labels={
-                    "__metrics_path__": f"/{_component(pod)}/{_name(pod)}",
+                    "__metrics_path__": f"/{self._service}/{_component(pod)}/{_name(pod)}",
                     "namespace": self._cluster.namespace,
                     "pod": _name(pod),
                     "paceline_dev_service": self._service,
@@ -132,29 +133,34 @@ class LoadPage:
 @contextmanager
 def load_page(cluster: Cluster, prometheus: PrometheusServer, *, service: str) -> Iterator[LoadPage]:
     """Served and scraped until the end of the block."""
-    load = LoadPage(cluster, service=service)
+    with load_pages(cluster, prometheus, services=(service,)) as loads:
+        yield loads[service]
+
+
+@contextmanager
+def load_pages(
+    cluster: Cluster, prometheus: PrometheusServer, *, services: Sequence[str]
+) -> Iterator[dict[str, LoadPage]]:
+    """The same of several services, by their names."""
+    loads = {service: LoadPage(cluster, service=service) for service in services}
 
     def page(path: str) -> str:
-        _, component, pod = path.split("/")
-        return load.page(component, pod)
+        _, service, component, pod = path.split("/")
+        return loads[service].page(component, pod)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(page))
-    load.port = server.server_address[1]
-    stop = threading.Event()
+    for load in loads.values():
+        load.port = server.server_address[1]
 
     def follow() -> None:
-        while not stop.wait(PERIOD_S):
-            prometheus.scrape(load.targets())
+        prometheus.scrape([target for load in loads.values() for target in load.targets()])
 
-    threads = [threading.Thread(target=one, daemon=True) for one in (server.serve_forever, follow)]
-    for thread in threads:
-        thread.start()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield load
+        with repeated(follow, every_s=PERIOD_S):
+            yield loads
     finally:
-        stop.set()
         server.shutdown()
-        threads[1].join(timeout=10)
         server.server_close()
 
 

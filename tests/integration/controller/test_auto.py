@@ -20,9 +20,15 @@ from tests.integration.controller.load_page import LoadPage, load_page
 from tests.integration.controller.operators import Operator, Operators, bury
 from tests.integration.metrics.prometheus_server import PrometheusServer
 
-pytestmark = [pytest.mark.apiserver, pytest.mark.slow]
+pytestmark = pytest.mark.apiserver
 
-PERIOD_S, WINDOW_S = 1, 10
+PERIOD_S, WINDOW_S = 1, 12
+WITHIN_S = 300
+"""What takes seconds on an idle machine may take minutes on a busy one; only a test that fails waits for so long."""
+
+CALM_S = 3.0
+"""How long what stays is watched: three looks of the operator."""
+
 ONE, MANY = 2.0, 16.0
 """Requests a second that one replica carries, and that it does not: 8 at a time, 1.3 s each."""
 
@@ -44,11 +50,12 @@ def chat(mode: str, *, node: str, **scaling: Any) -> Raw:
     return made
 
 
-def start(operators: Operators, prometheus: PrometheusServer) -> Operator:
+def start(operators: Operators, prometheus: PrometheusServer, *options: str) -> Operator:
     return operators.start(
         f"--prometheus-url={prometheus.url}",
         f"--decision-period-seconds={PERIOD_S}",
         f"--metrics-window-seconds={WINDOW_S}",
+        *options,
         lease_s=20,
     ).await_leading()
 
@@ -61,14 +68,27 @@ def replicas(cluster: Cluster) -> int:
     return sum(one["spec"]["replicas"] for one in cluster.engines("chat").values())
 
 
-def metrics_available(cluster: Cluster) -> str | None:
-    return cluster.condition("chat", "MetricsAvailable").get("status")
+def metrics_available(cluster: Cluster, service: str = "chat") -> str | None:
+    return cluster.condition(service, "MetricsAvailable").get("status")
+
+
+def settled(cluster: Cluster, *, at_least: int) -> int:
+    """The replicas, once they are so many and stay the same."""
+    before, since_s = 0, time.monotonic()
+
+    def calm(count: int) -> bool:
+        nonlocal before, since_s
+        if count != before:
+            before, since_s = count, time.monotonic()
+        return count >= at_least and time.monotonic() - since_s > CALM_S
+
+    return eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=calm)
 
 
 def measured(cluster: Cluster, load: LoadPage, *, rate_per_s: float = ONE) -> None:
     """One Ready replica under a load that it carries, and its metrics are known."""
     load.rate_per_s = rate_per_s
-    eventually(lambda: metrics_available(cluster) == "True", within_s=120)
+    eventually(lambda: metrics_available(cluster) == "True", within_s=WITHIN_S)
 
 
 def test_auto_goes_up_with_the_load_and_down_with_it(
@@ -80,11 +100,15 @@ def test_auto_goes_up_with_the_load_and_down_with_it(
         measured(cluster, load)
         assert replicas(cluster) == 1
         load.rate_per_s = MANY
-        eventually(lambda: replicas(cluster), within_s=60, holds=lambda n: n >= 3)
-        eventually(lambda: status(cluster)["shape"]["current"]["replicas"], holds=lambda n: n >= 3)
+        eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=lambda n: n >= 3)
+        eventually(
+            lambda: status(cluster)["shape"]["current"]["replicas"],
+            within_s=WITHIN_S,
+            holds=lambda n: n >= 3,
+        )
         load.rate_per_s = ONE
-        eventually(lambda: replicas(cluster), within_s=240, holds=lambda n: n == 1)
-        eventually(lambda: len(cluster.engines("chat")) == 1)
+        eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=lambda n: n == 1)
+        eventually(lambda: len(cluster.engines("chat")) == 1, within_s=WITHIN_S)
         decisions = status(cluster)["decisions"]
         shapes = [one["shape"]["replicas"] for one in decisions]
         assert max(shapes) >= 3
@@ -124,7 +148,8 @@ def _plan_record_replay(cluster: Cluster, prometheus: PrometheusServer, folder: 
     before = (cluster.get("InferenceService", "chat") or {})["metadata"]["generation"]
     file, seen = folder / "chat.yaml", folder / "seen.jsonl"
     edited = chat("Auto", node=node)
-    edited["spec"]["scaling"]["replicaBounds"]["min"] = 2
+    # Whatever load the command's own window still holds.
+    edited["spec"]["scaling"]["replicaBounds"] = {"min": 2, "max": 2}
     file.write_text(json.dumps(edited))
     planned = CliRunner().invoke(main, ["plan", "-f", str(file), *where, "--prometheus-url", prometheus.url])
     assert planned.exit_code == 0, planned.output
@@ -152,29 +177,25 @@ def test_advisory_says_what_it_would_do_and_changes_nothing(
         measured(cluster, load, rate_per_s=MANY)
         eventually(
             lambda: [one["shape"]["replicas"] for one in status(cluster).get("decisions", [])],
-            within_s=60,
+            within_s=WITHIN_S,
             holds=lambda found: bool(found) and found[0] >= 3,
         )
         before = {name: one["metadata"]["generation"] for name, one in cluster.engines("chat").items()}
-        time.sleep(5)
+        time.sleep(CALM_S)
         assert replicas(cluster) == 1
         assert {
             name: one["metadata"]["generation"] for name, one in cluster.engines("chat").items()
         } == before
         # Handed over, the same decision is followed.
         cluster.patch("InferenceService", "chat", {"spec": {"scaling": {"mode": "Auto"}}})
-        eventually(lambda: replicas(cluster), within_s=60, holds=lambda n: n >= 3)
+        eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=lambda n: n >= 3)
         # And back by hand, with the numbers that the condition names, without a jump.
-        held = eventually(
-            lambda: (replicas(cluster), status(cluster)["shape"]["current"]["replicas"]),
-            within_s=30,
-            holds=lambda pair: pair[0] == pair[1],
-        )[0]
+        held = settled(cluster, at_least=3)
         generation = next(iter(cluster.engines("chat").values()))["metadata"]["generation"]
         manual = {"mode": "Manual", "replicas": held, "tensorParallelSize": 1}
         cluster.patch("InferenceService", "chat", {"spec": {"scaling": manual}})
         load.rate_per_s = ONE
-        time.sleep(8)
+        time.sleep(CALM_S)
         assert next(iter(cluster.engines("chat").values()))["metadata"]["generation"] == generation
 
 
@@ -189,15 +210,15 @@ def test_without_prometheus_the_shape_is_held_and_the_condition_says_why(
         load.rate_per_s = MANY
         eventually(
             lambda: cluster.condition("chat", "MetricsAvailable").get("reason"),
-            within_s=40,
+            within_s=WITHIN_S,
             holds=lambda reason: reason == "PrometheusUnreachable",
         )
-        time.sleep(5)
+        time.sleep(CALM_S)
         assert replicas(cluster) == 1
         assert status(cluster)["summary"]["timeToFirstToken"].startswith("-/")
         prometheus.start()
-        eventually(lambda: replicas(cluster), within_s=90, holds=lambda n: n >= 3)
-        assert metrics_available(cluster) == "True"
+        eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=lambda n: n >= 3)
+        eventually(lambda: metrics_available(cluster) == "True", within_s=WITHIN_S)
 
 
 def test_an_operator_that_is_killed_again_and_again_ends_at_the_same_shape(
@@ -208,13 +229,11 @@ def test_an_operator_that_is_killed_again_and_again_ends_at_the_same_shape(
     with kubelet(cluster), load_page(cluster, prometheus, service="chat") as load:
         measured(cluster, load)
         load.rate_per_s = MANY
-        for life_s in (1.0, 1.7, 2.4, 3.1, 3.8):
+        for life_s in (1.0, 2.4, 3.8):
             time.sleep(life_s)
             bury(cluster, operator)
             operator = start(operators, prometheus)
-        wanted = eventually(lambda: replicas(cluster), within_s=60, holds=lambda n: n >= 3)
-        time.sleep(5)
-        assert replicas(cluster) == wanted
+        settled(cluster, at_least=3)
         assert len(cluster.engines("chat")) == 1
         # What the first one learned is known to the last.
         kept = cluster.get("ConfigMap", "chat-decisions")
@@ -226,12 +245,22 @@ def test_an_override_holds_until_it_expires(
     cluster: Cluster, operators: Operators, prometheus: PrometheusServer, node: str
 ) -> None:
     start(operators, prometheus)
-    until = (datetime.now(UTC) + timedelta(seconds=25)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    override = {"replicas": 2, "tensorParallelSize": 1, "expiresAt": until, "reason": "a launch"}
+    override = {
+        "replicas": 2,
+        "tensorParallelSize": 1,
+        "expiresAt": in_future(3600),
+        "reason": "a launch",
+    }
     cluster.create("InferenceService", chat("Auto", node=node, override=override))
     with kubelet(cluster), load_page(cluster, prometheus, service="chat") as load:
         measured(cluster, load, rate_per_s=MANY)
-        eventually(lambda: replicas(cluster) == 2, within_s=10)
+        eventually(lambda: replicas(cluster) == 2, within_s=WITHIN_S)
         assert cluster.condition("chat", "ScalingActive")["reason"] == "Override"
-        eventually(lambda: replicas(cluster), within_s=60, holds=lambda n: n >= 3)
-        assert datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") >= until
+        until = in_future(5)
+        cluster.patch("InferenceService", "chat", {"spec": {"scaling": {"override": {"expiresAt": until}}}})
+        eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=lambda n: n >= 3)
+        assert in_future(0) >= until
+
+
+def in_future(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -138,7 +138,7 @@ class Stack:
                     await asyncio.sleep(0.05)
 
     async def wait_ready(self) -> None:
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 if await self.ready() == 200:
                     return

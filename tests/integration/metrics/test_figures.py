@@ -4,81 +4,98 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from dataclasses import replace
 
 import aiohttp
 import pytest
 
-from paceline.metrics import PrometheusSettings
+from paceline.metrics import PrometheusSettings, ServiceMetrics
 from paceline.metrics.histogram import quantile
 from paceline.metrics.prometheus import Prometheus
-from paceline.planner import Lengths
-from tests.integration.metrics.prometheus_server import SCRAPE_S
-from tests.integration.metrics.world import RULES, World
+from paceline.planner import Figure, Lengths
+from tests.integration.metrics.world import World, available, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 
 async def test_the_figures_are_those_of_the_load(one: World) -> None:
+    window_s = one.rules.window_s
+
+    def of_the_load(metrics: ServiceMetrics) -> None:
+        assert metrics.notes == ()
+        assert metrics.source == "Prometheus"
+        assert metrics.traffic.requests_per_s.trust == "Fresh"
+        assert metrics.traffic.requests_per_s.value == pytest.approx(16, rel=0.1)
+        assert metrics.traffic.requests_per_s.samples == pytest.approx(16 * window_s, rel=0.1)
+        assert metrics.attainment.trust == "Fresh"
+        assert metrics.attainment.value is not None
+        assert 0.5 < metrics.attainment.value <= 1.0
+        output = metrics.traffic.output
+        assert output is not None
+        assert output.mean_tokens == pytest.approx(8, abs=0.1)
+        assert _share_at_or_below(output, 8) == pytest.approx(1.0, abs=0.01)
+        small, large = metrics.engines[1], metrics.engines[2]
+        decoded = [figures.decode_tokens_per_s.value or 0.0 for figures in (small, large)]
+        assert sum(decoded) == pytest.approx(16 * 8, rel=0.2)
+        assert small.kv_cache_tokens == 64 * 2048
+        for figures in (small, large):
+            assert figures.running.trust == "Fresh"
+            assert figures.inter_token_latency.mean_s.trust == "Fresh"
+            assert figures.inter_token_latency.mean_s.value == pytest.approx(0.011, rel=2.0)
+        seen, engine = metrics.client_time_to_first_token.p50_s, small.time_to_first_token.p50_s
+        assert seen.trust == engine.trust == "Fresh"
+        assert seen.value is not None
+        assert engine.value is not None
+        assert seen.value >= engine.value * 0.5
+        known = (metrics.traffic.requests_per_s, small.running, metrics.attainment)
+        ages = [figure.age_s for figure in known]
+        assert all(age is not None and 0 <= age < one.rules.stale_after_s for age in ages)
+
     async with one.load(rate_per_s=16) as loops:
         # The window must hold nothing but the load, and all of it.
-        await asyncio.sleep(RULES.window_s + 3)
-        metrics = await one.look()
+        await asyncio.sleep(window_s)
+        await one.eventually(of_the_load)
         summaries = [loop.live() for loop in loops]
     assert not any(live.failed for live in summaries)
-    assert metrics.notes == ()
-    assert metrics.source == "Prometheus"
-    assert metrics.traffic.requests_per_s.trust == "Fresh"
-    assert metrics.traffic.requests_per_s.value == pytest.approx(16, rel=0.1)
-    assert metrics.traffic.requests_per_s.samples == pytest.approx(16 * RULES.window_s, rel=0.1)
-    assert metrics.attainment.trust == "Fresh"
-    assert metrics.attainment.value is not None
-    assert 0.5 < metrics.attainment.value <= 1.0
-    output = metrics.traffic.output
-    assert output is not None
-    assert output.mean_tokens == pytest.approx(8, abs=0.1)
-    assert _share_at_or_below(output, 8) == pytest.approx(1.0, abs=0.01)
-    small, large = metrics.engines[1], metrics.engines[2]
-    decoded = [one.decode_tokens_per_s.value or 0.0 for one in (small, large)]
-    assert sum(decoded) == pytest.approx(16 * 8, rel=0.2)
-    assert small.kv_cache_tokens == 64 * 2048
-    for figures in (small, large):
-        assert figures.running.trust == "Fresh"
-        assert figures.inter_token_latency.mean_s.trust == "Fresh"
-        assert figures.inter_token_latency.mean_s.value == pytest.approx(0.011, rel=2.0)
-    seen, engine = metrics.client_time_to_first_token.p50_s, small.time_to_first_token.p50_s
-    assert seen.trust == engine.trust == "Fresh"
-    assert seen.value is not None
-    assert engine.value is not None
-    assert seen.value >= engine.value * 0.5
-    ages = [figure.age_s for figure in (metrics.traffic.requests_per_s, small.running, metrics.attainment)]
-    assert all(age is not None and 0 <= age < RULES.stale_after_s for age in ages)
 
 
 async def test_without_load_rates_are_zero_and_latencies_unknown(one: World) -> None:
-    await asyncio.sleep(RULES.window_s + 1)
-    metrics = await one.look()
-    assert metrics.availability.available is True
-    assert (metrics.traffic.requests_per_s.value, metrics.traffic.requests_per_s.trust) == (0.0, "Fresh")
-    assert metrics.engines[1].time_to_first_token.p50_s.value is None
-    assert metrics.traffic.prompt is None
+    def quiet(metrics: ServiceMetrics) -> None:
+        available(metrics)
+        rate = metrics.traffic.requests_per_s
+        assert (rate.value, rate.trust) == (0.0, "Fresh")
+        assert metrics.engines[1].time_to_first_token.p50_s.value is None
+        assert metrics.traffic.prompt is None
+
+    await one.eventually(quiet)
 
 
 async def test_quantiles_are_prometheus_own(one: World) -> None:
     prometheus = Prometheus(PrometheusSettings(url=one.api.url))
-    name = "vllm:time_to_first_token_seconds_bucket"
+    name, shares = "vllm:time_to_first_token_seconds_bucket", (0.1, 0.5, 0.9, 0.95, 0.99)
+
+    async def buckets() -> dict[float, float]:
+        rows = (await prometheus.query(f"sum by (le) ({name})")).rows
+        return {float(row.labels["le"]): row.value for row in rows}
+
+    async def both() -> tuple[list[float | None], list[float]] | None:
+        """Ours and theirs, of the same buckets; None where a scrape came in between."""
+        before = await buckets()
+        answers = [await prometheus.query(f"histogram_quantile({q}, sum by (le) ({name}))") for q in shares]
+        if before != await buckets():
+            return None
+        assert before[math.inf] > 20
+        return [quantile(q, before) for q in shares], [answer.rows[0].value for answer in answers]
+
+    def agree(found: tuple[list[float | None], list[float]] | None) -> None:
+        assert found is not None
+        ours, theirs = found
+        assert ours == pytest.approx(theirs, rel=1e-9)
+
     try:
         async with one.load(rate_per_s=20):
             await asyncio.sleep(4)
-        # Until nothing changes any more from one query to the next.
-        await asyncio.sleep(4 * SCRAPE_S)
-        rows = (await prometheus.query(f"sum by (le) ({name})")).rows
-        buckets = {float(row.labels["le"]): row.value for row in rows}
-        assert buckets[math.inf] > 20
-        for share in (0.1, 0.5, 0.9, 0.95, 0.99):
-            theirs = (await prometheus.query(f"histogram_quantile({share}, sum by (le) ({name}))")).rows
-            assert quantile(share, buckets) == pytest.approx(theirs[0].value, rel=1e-9)
+        await eventually(both, agree)
     finally:
         await prometheus.close()
 
@@ -87,38 +104,56 @@ async def test_load_that_bypasses_the_gates_contradicts_them(one: World) -> None
     """An engine that answers clients directly: what the gates count is not the load."""
     pod = one.pod("engine-c")
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
-    async with aiohttp.ClientSession() as http:
-        until_s = time.monotonic() + RULES.window_s + 2
-        while time.monotonic() < until_s:
-            for _ in range(4):
-                async with http.post(f"http://{pod.ip}:8000/v1/chat/completions", json=body) as answer:
-                    assert answer.status == 200
-            await asyncio.sleep(0.1)
-    metrics = await one.look()
-    assert metrics.availability.reason == "Contradicted"
-    assert metrics.traffic.requests_per_s.trust == "Contradicted"
-    assert metrics.traffic.requests_per_s.fresh is None
+
+    async def bypass() -> None:
+        async with aiohttp.ClientSession() as http:
+            while True:
+                for _ in range(4):
+                    async with http.post(f"http://{pod.ip}:8000/v1/chat/completions", json=body) as answer:
+                        assert answer.status == 200
+                await asyncio.sleep(0.1)
+
+    def contradicted(metrics: ServiceMetrics) -> None:
+        assert metrics.availability.reason == "Contradicted"
+        assert metrics.traffic.requests_per_s.trust == "Contradicted"
+        assert metrics.traffic.requests_per_s.fresh is None
+
+    bypassing = asyncio.create_task(bypass())
+    try:
+        await one.eventually(contradicted)
+    finally:
+        bypassing.cancel()
+        await asyncio.gather(bypassing, return_exceptions=True)
 
 
 async def test_requests_that_wait_for_an_engine_are_seen(one: World) -> None:
     gate = one.gates[0]
-    for worker in sorted(await gate.listed()):
-        await gate.router_post("remove_worker", worker=worker)
-    # The gate puts its workers back within seconds.
-    asked = [asyncio.create_task(gate.ask()) for _ in range(10)]
-    most = 0.0
-    async with one.source() as source:
-        while not all(task.done() for task in asked):
-            held = (await one.collect(source)).traffic.held_requests
-            most = max(most, held.fresh or 0.0)
-            await asyncio.sleep(0.1)
-    assert [task.result()[0] for task in asked] == [200] * 10
-    assert most == 10
-    await asyncio.sleep(2 * SCRAPE_S)
-    # Answered well, and too late: the wait counts.
-    attainment = (await one.look()).attainment
-    assert attainment.value == 0.0
-    assert attainment.samples == pytest.approx(10, rel=0.3)
+
+    async def attempt() -> tuple[float, Figure]:
+        """The most that were seen held while ten requests wait, and what became of their attainment."""
+        await one.eventually(nobody_asks)
+        for worker in sorted(await gate.listed()):
+            await gate.router_post("remove_worker", worker=worker)
+        asked = [asyncio.create_task(gate.ask()) for _ in range(10)]
+        most = 0.0
+        async with one.source() as source:
+            while not all(task.done() for task in asked):
+                held = (await one.collect(source)).traffic.held_requests
+                most = max(most, held.fresh or 0.0)
+                await asyncio.sleep(0.1)
+        assert [task.result()[0] for task in asked] == [200] * 10
+        await asyncio.sleep(2 * one.scrape_s)
+        return most, (await one.look()).attainment
+
+    def seen_and_counted(found: tuple[float, Figure]) -> None:
+        most, attainment = found
+        assert most == 10
+        # Answered well, and too late: the wait counts.
+        assert attainment.value == 0.0
+        assert attainment.samples == pytest.approx(10, rel=0.3)
+
+    # The gate puts its workers back within seconds: a hold that falls between two scrapes is tried again.
+    await eventually(attempt, seen_and_counted)
 
 
 async def test_an_engine_that_dies_makes_misses_and_begins_anew(one: World) -> None:
@@ -127,7 +162,7 @@ async def test_an_engine_that_dies_makes_misses_and_begins_anew(one: World) -> N
     body = {
         "model": "m",
         "messages": [{"role": "user", "content": "hello"}],
-        "max_tokens": 800,
+        "max_tokens": 1000,
         "ignore_eos": True,
         "stream": True,
     }
@@ -136,26 +171,39 @@ async def test_an_engine_that_dies_makes_misses_and_begins_anew(one: World) -> N
         async with gate.session.post(f"{gate.url}/v1/chat/completions", json=body) as answer:
             return await answer.read()
 
-    await asyncio.sleep(RULES.window_s + SCRAPE_S)
+    await one.eventually(nobody_asks)
     asked = [asyncio.create_task(ask()) for _ in range(20)]
     await asyncio.sleep(1.0)
     await dying.stop()
     try:
-        await asyncio.sleep(2.5 * SCRAPE_S)
         gone = replace(one.pod("engine-c"), deleting=True)
-        metrics = await one.look([gone if pod.name == gone.name else pod for pod in one.pods])
-        lost = sum(b'"code":"engine_lost"' in answer for answer in await asyncio.gather(*asked))
+        pods = [gone if pod.name == gone.name else pod for pod in one.pods]
+
+        def missed(metrics: ServiceMetrics) -> None:
+            ended = [task.result() for task in asked if task.done()]
+            lost = sum(b'"code":"engine_lost"' in answer for answer in ended)
+            assert 0 < lost < 20
+            assert metrics.attainment.value == 0.0
+            assert metrics.attainment.samples == pytest.approx(lost, rel=0.4)
+
+        await one.eventually(missed, pods=pods)
+        await asyncio.gather(*asked)
     finally:
         dying.start()
-    assert 0 < lost < 20
-    assert metrics.attainment.value == 0.0
-    assert metrics.attainment.samples == pytest.approx(lost, rel=0.4)
-    await one.until_measured()
+
+    def from_the_start(metrics: ServiceMetrics) -> None:
+        available(metrics)
+        figures = metrics.engines[2]
+        assert figures.decode_tokens_per_s.value is not None
+        assert 0 < figures.decode_tokens_per_s.value < 100
+
     async with one.load(rate_per_s=8):
-        await asyncio.sleep(RULES.window_s)
-        figures = (await one.look()).engines[2]
-    assert figures.decode_tokens_per_s.value is not None
-    assert 0 <= figures.decode_tokens_per_s.value < 100
+        await one.eventually(from_the_start)
+
+
+def nobody_asks(metrics: ServiceMetrics) -> None:
+    assert metrics.traffic.requests_per_s.fresh == 0.0
+    assert metrics.attainment.value is None
 
 
 def _share_at_or_below(lengths: Lengths, tokens: float) -> float:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import yaml
 
 from e2e.cluster.certificates import Authority, Party
 from paceline.metrics import PrometheusSettings, ServiceMetrics, series
-from paceline.metrics.prometheus import Prometheus
+from paceline.metrics.prometheus import Answer, Prometheus, Row
 from tests.integration.metrics.faults import Proxies, Proxy
-from tests.integration.metrics.prometheus_server import SCRAPE_S, PrometheusServer, Target
-from tests.integration.metrics.world import KEY, RULES, World
+from tests.integration.metrics.prometheus_server import PrometheusServer, Target
+from tests.integration.metrics.world import KEY, World, available, eventually
 
-pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.slow]
+pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 ADDON = Path(__file__).parents[3] / "e2e" / "cluster" / "addons" / "prometheus.yaml"
 
@@ -97,44 +96,49 @@ async def test_what_is_missing_is_named(guarded: Guarded, change: dict[str, Any]
 
 
 async def test_pods_that_are_scraped_twice_count_once(one: World, tmp_path: Path) -> None:
-    server = PrometheusServer(tmp_path / "twice", jobs=("podmonitor", "annotated"))
+    def counted_once(metrics: ServiceMetrics) -> None:
+        available(metrics)
+        assert metrics.traffic.requests_per_s.value == pytest.approx(16, rel=0.15)
+        assert metrics.traffic.output is not None
+        assert sum(metrics.traffic.output.counts) == pytest.approx(16 * one.rules.window_s, rel=0.2)
+
+    server = PrometheusServer(tmp_path / "twice", jobs=("podmonitor", "annotated"), scrape_s=one.scrape_s)
     server.scrape(one.targets(one.pods))
     server.start()
     try:
         settings = PrometheusSettings(url=server.url)
         async with one.load(rate_per_s=16):
-            await _until_known(one, settings)
-            await asyncio.sleep(RULES.window_s + 2)
-            metrics = await one.look(prometheus=settings)
+            await one.eventually(available, prometheus=settings)
+            await asyncio.sleep(one.rules.window_s)
+            await one.eventually(counted_once, prometheus=settings)
     finally:
         await server.process.stop()
-    assert metrics.availability.available is True, metrics.availability
-    assert metrics.traffic.requests_per_s.value == pytest.approx(16, rel=0.15)
-    assert metrics.traffic.output is not None
-    assert sum(metrics.traffic.output.counts) == pytest.approx(16 * RULES.window_s, rel=0.2)
 
 
 async def test_samples_that_a_restart_left_behind_are_stale(one: World, tmp_path: Path) -> None:
     """Prometheus answers with the last sample for five minutes; nothing but its time tells how old it is."""
-    server = PrometheusServer(tmp_path / "again")
+
+    def stale(metrics: ServiceMetrics) -> None:
+        assert metrics.availability.reason == "Stale", metrics.availability
+        assert metrics.traffic.held_requests.trust == "Stale"
+        assert metrics.engines[1].running.trust == "Stale"
+        assert metrics.engines[1].running.age_s is not None
+        assert metrics.engines[1].running.age_s > one.rules.stale_after_s
+        assert metrics.traffic.requests_per_s.fresh is None
+
+    server = PrometheusServer(tmp_path / "again", scrape_s=one.scrape_s)
     server.scrape(one.targets(one.pods))
     server.start()
     settings = PrometheusSettings(url=server.url)
     try:
-        await _until_known(one, settings)
+        await one.eventually(available, prometheus=settings)
         await server.end()
         server.scrape([])
-        await asyncio.sleep(RULES.stale_after_s)
+        await asyncio.sleep(one.rules.stale_after_s)
         server.process.start()
-        metrics = await _until_answered(one, settings)
+        await one.eventually(stale, prometheus=settings)
     finally:
         await server.process.stop()
-    assert metrics.availability.reason == "Stale", metrics.availability
-    assert metrics.traffic.held_requests.trust == "Stale"
-    assert metrics.engines[1].running.trust == "Stale"
-    assert metrics.engines[1].running.age_s is not None
-    assert metrics.engines[1].running.age_s > RULES.stale_after_s
-    assert metrics.traffic.requests_per_s.fresh is None
 
 
 async def test_the_clusters_prometheus_gives_the_labels_that_are_asked_for(
@@ -145,20 +149,18 @@ async def test_the_clusters_prometheus_gives_the_labels_that_are_asked_for(
     config = yaml.safe_load(documents[0]["data"]["prometheus.yml"])
     for job, expected in (("paceline", True), ("annotated", False)):
         relabel = next(one for one in config["scrape_configs"] if one["job_name"] == job)["relabel_configs"]
-        server = PrometheusServer(tmp_path / job, relabel_configs=relabel)
+        server = PrometheusServer(tmp_path / job, relabel_configs=relabel, scrape_s=one.scrape_s)
         server.scrape([_discovered(one, name) for name in ("engine-c", "gate-1")])
         server.start()
         try:
             assert await server.until_known(2) == (2 if expected else 0)
-            await asyncio.sleep(3 * SCRAPE_S)
             prometheus = Prometheus(PrometheusSettings(url=server.url))
             try:
-                rows = (await prometheus.query("up")).rows
+                rows = await _up(prometheus, expected=2 if expected else 0, within_s=3 * one.scrape_s)
             finally:
                 await prometheus.close()
         finally:
             await server.process.stop()
-        assert len(rows) == (2 if expected else 0), job
         for row in rows:
             assert row.labels[series.NAMESPACE] == KEY.namespace
             assert row.labels[series.SERVICE] == KEY.name
@@ -192,18 +194,12 @@ def _discovered(one: World, name: str) -> Target:
     )
 
 
-async def _until_known(one: World, settings: PrometheusSettings) -> None:
-    since_s = time.monotonic()
-    while not (metrics := await one.look(prometheus=settings)).availability.available:
-        assert time.monotonic() - since_s < 20, metrics.availability
-        await asyncio.sleep(0.3)
+async def _up(prometheus: Prometheus, *, expected: int, within_s: float) -> Sequence[Row]:
+    """What was scraped, once it is as much as is expected; of nothing, that it stays so for that long."""
+    if not expected:
+        await asyncio.sleep(within_s)
 
+    def complete(answer: Answer) -> None:
+        assert len(answer.rows) == expected
 
-async def _until_answered(one: World, settings: PrometheusSettings) -> ServiceMetrics:
-    since_s = time.monotonic()
-    while True:
-        metrics = await one.look(prometheus=settings)
-        if metrics.availability.reason != "PrometheusUnreachable":
-            return metrics
-        assert time.monotonic() - since_s < 20, metrics.availability
-        await asyncio.sleep(0.3)
+    return (await eventually(lambda: prometheus.query("up"), complete)).rows

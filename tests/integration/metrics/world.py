@@ -4,13 +4,17 @@ sizes, a real Prometheus that scrapes them, and a proxy at every place where som
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import aiohttp
 
 from e2e.load import Load, OpenLoop
 from paceline.metrics import (
@@ -24,11 +28,11 @@ from paceline.metrics import (
 from tests.integration.gate.engines import Engine, engine
 from tests.integration.gate.processes import Stack, stack
 from tests.integration.metrics.faults import Proxies, Proxy
-from tests.integration.metrics.prometheus_server import PrometheusServer, Target
+from tests.integration.metrics.prometheus_server import SOON_S, PrometheusServer, Target
 
 NAMESPACE, SERVICE = "team-a", "chat"
-RULES = Rules(window_s=6.0, stale_after_s=5.0, scrape_grace_s=3.0, contradiction_requests=15.0)
-"""As short as scrapes every second allow."""
+SLOWEST_PACE_S = 5
+T = TypeVar("T")
 
 ENGINE_PORT, OPS_PORT = 8000, 9090
 
@@ -74,6 +78,19 @@ class World:
     pods: list[APod]
     gates: list[Stack]
     engines: dict[str, Engine]
+    scrape_s: int
+    """Between two scrapes: what this machine keeps up with."""
+
+    @property
+    def rules(self) -> Rules:
+        """As short as the scrapes allow."""
+        pace_s = float(self.scrape_s)
+        return Rules(
+            window_s=6 * pace_s,
+            stale_after_s=5 * pace_s,
+            scrape_grace_s=3 * pace_s,
+            contradiction_requests=15.0,
+        )
 
     def heal(self) -> None:
         for proxy in (self.api, *self.pages.values()):
@@ -112,8 +129,10 @@ class World:
             yield loops
 
     def settings(self, **changes: object) -> MetricsSettings:
-        prometheus = PrometheusSettings(url=self.api.url, timeout_s=2.0, backoff_s=0.05)
-        base = MetricsSettings(prometheus=prometheus, rules=RULES, tick_timeout_s=6.0, direct_after_s=3600.0)
+        prometheus = PrometheusSettings(url=self.api.url, timeout_s=20.0, backoff_s=0.05)
+        base = MetricsSettings(
+            prometheus=prometheus, rules=self.rules, tick_timeout_s=30.0, direct_after_s=3600.0
+        )
         return replace(base, **changes)  # type: ignore[arg-type]
 
     async def collect(self, source: MetricsSource, pods: list[APod] | None = None) -> ServiceMetrics:
@@ -133,17 +152,60 @@ class World:
         async with self.source(**changes) as source:
             return await self.collect(source, pods)
 
-    async def until_measured(self, *, timeout_s: float = 30) -> ServiceMetrics:
-        """Wait until every figure that needs no load is Fresh."""
-        since_s = time.monotonic()
-        async with self.source() as source:
-            while True:
-                metrics = await self.collect(source)
-                if metrics.availability.available:
-                    return metrics
-                if time.monotonic() - since_s > timeout_s:
-                    raise AssertionError(f"not measured within {timeout_s} s: {metrics.availability}")
-                await asyncio.sleep(0.3)
+    async def eventually(
+        self,
+        check: Callable[[ServiceMetrics], None],
+        *,
+        source: MetricsSource | None = None,
+        pods: list[APod] | None = None,
+        **changes: object,
+    ) -> ServiceMetrics:
+        """Look until the check finds nothing wrong."""
+        async with AsyncExitStack() as at_end:
+            if source is None:
+                source = await at_end.enter_async_context(self.source(**changes))
+            look = partial(self.collect, source, pods)
+            return await eventually(look, check)
+
+    async def until_measured(self) -> ServiceMetrics:
+        """Every figure that needs no load is Fresh."""
+        return await self.eventually(available)
+
+
+def available(metrics: ServiceMetrics) -> None:
+    assert metrics.availability.available is True, metrics.availability
+
+
+async def eventually(look: Callable[[], Awaitable[T]], check: Callable[[T], None]) -> T:
+    """The first look at which the check finds nothing wrong; fails with what it found last."""
+    since_s = time.monotonic()
+    while True:
+        seen = await look()
+        try:
+            check(seen)
+        except (AssertionError, KeyError):
+            if time.monotonic() - since_s > SOON_S:
+                raise
+        else:
+            return seen
+        await asyncio.sleep(0.2)
+
+
+async def pace_of(pages: Collection[Proxy]) -> int:
+    """Whole seconds between two scrapes: four times what the slowest page takes when all are asked at once."""
+    slowest_s = 0.0
+    async with aiohttp.ClientSession() as http:
+
+        async def scrape(page: Proxy) -> None:
+            async with http.get(f"{page.url}/metrics") as answer:
+                await answer.read()
+
+        for _ in range(5):
+            since_s = time.monotonic()
+            await asyncio.gather(*(scrape(page) for page in pages))
+            slowest_s = max(slowest_s, time.monotonic() - since_s)
+            await asyncio.sleep(0.2)
+    return min(max(math.ceil(4 * slowest_s), 1), SLOWEST_PACE_S)
 
 
 @asynccontextmanager
@@ -181,7 +243,11 @@ async def world(
         for pod in pods:
             port = ENGINE_PORT if pod.component == "engine" else OPS_PORT
             pages[pod.name] = await proxies.before(f"http://{pod.ip}:{port}")
-        server = PrometheusServer(folder / "prometheus", jobs=jobs)
+        for gate in gates:
+            await gate.wait_ready()
+            await gate.wait_listed({one.address for one in running.values()}, timeout_s=SOON_S)
+        pace_s = await pace_of(pages.values())
+        server = PrometheusServer(folder / "prometheus", jobs=jobs, scrape_s=pace_s)
         server.start()
         at_end.push_async_callback(server.process.stop)
         made = World(
@@ -191,10 +257,8 @@ async def world(
             pods=pods,
             gates=gates,
             engines=running,
+            scrape_s=pace_s,
         )
         made.scrape(pods)
-        for gate in gates:
-            await gate.wait_ready()
-            await gate.wait_listed({one.address for one in running.values()}, timeout_s=60)
         await made.until_measured()
         yield made

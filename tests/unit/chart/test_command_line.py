@@ -36,6 +36,7 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
         "prometheus.matchers.cluster=eu-1",
         "decisions.periodSeconds=5",
         "decisions.metricsWindowSeconds=30",
+        "decisions.clusterGpuBudget=64",
     )
     assert params["runtime_image_gpu"] == "docker.io/paceline/runtime-gpu:dev"
     assert params["runtime_image_cpu"] == "docker.io/paceline/runtime-cpu:dev"
@@ -59,6 +60,11 @@ def test_the_values_arrive_as_the_operators_settings(render: Render) -> None:
     assert params["prometheus_headers"] == (("X-Scope-OrgID", "team"),)
     assert params["prometheus_matchers"] == (("cluster", "eu-1"),)
     assert (params["decision_period_seconds"], params["metrics_window_seconds"]) == (5, 30)
+    assert params["cluster_gpu_budget"] == 64
+
+
+def test_without_a_budget_there_is_none(render: Render) -> None:
+    assert parsed(render)["cluster_gpu_budget"] is None
 
 
 def test_a_hub_can_be_switched_off(render: Render) -> None:

@@ -34,6 +34,7 @@ EVERYTHING = (
     "prometheus.tlsSecret.name=prometheus-tls",
     "prometheus.tlsSecret.ca=true",
     "prometheus.headers.X-Scope-OrgID=team",
+    "decisions.clusterGpuBudget=64",
 )
 
 

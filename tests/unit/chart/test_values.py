@@ -38,6 +38,8 @@ MISTAKES = {
     "crds": ("crds.install=maybe", "/crds/install"),
     "crds-are-always-kept": ("crds.keep=false", "/crds"),
     "unit-not-in-the-name": ("podMonitor.interval=15s", "/podMonitor"),
+    "no-gpus-at-all": ("decisions.clusterGpuBudget=0", "/decisions/clusterGpuBudget"),
+    "a-budget-of-text": ("decisions.clusterGpuBudget=all", "/decisions/clusterGpuBudget"),
     "no-pause": ("podMonitor.intervalSeconds=0", "/podMonitor/intervalSeconds"),
     "nothing-is-accepted-and-ignored": ("prometheus.address=http://p", "/prometheus"),
 }

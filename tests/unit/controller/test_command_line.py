@@ -32,7 +32,7 @@ def _run(*arguments: str, env: dict[str, str] | None = None) -> Any:
 def test_flags_and_variables_say_the_same(started: list[OperatorSettings]) -> None:
     _run(
         "--lease-namespace=sys", "--namespace=a", "--namespace=b", "--router-image=r:1", "--metrics-port=9",
-        "--foreign-writer-grace-seconds=7", "--pod-monitor-label=release=prom",
+        "--foreign-writer-grace-seconds=7", "--pod-monitor-label=release=prom", "--cluster-gpu-budget=16",
     )  # fmt: skip
     _run(
         env={
@@ -42,6 +42,7 @@ def test_flags_and_variables_say_the_same(started: list[OperatorSettings]) -> No
             "PACELINE_METRICS_PORT": "9",
             "PACELINE_FOREIGN_WRITER_GRACE_SECONDS": "7",
             "PACELINE_POD_MONITOR_LABELS": "release=prom",
+            "PACELINE_CLUSTER_GPU_BUDGET": "16",
         }
     )
     first, second = started
@@ -52,6 +53,7 @@ def test_flags_and_variables_say_the_same(started: list[OperatorSettings]) -> No
     assert first.fleet.pod_monitor_labels == {"release": "prom"}
     assert first.fleet.prometheus_pod_labels == {"app.kubernetes.io/name": "prometheus"}
     assert (first.metrics_port, second.metrics_port) == (9, 9)
+    assert (first.cluster_gpu_budget, second.cluster_gpu_budget) == (16, 16)
 
 
 def test_the_namespace_of_the_pod_holds_the_lease(started: list[OperatorSettings]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
 
 from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
@@ -147,7 +149,7 @@ class Stage:
         self.metrics = DecisionMetrics()
         self.wanted: list[tuple[ServiceKey, bool]] = []
         self.requests: dict[str, dict[str, float]] | None = {}
-        self.quotas: list[dict[str, Any]] = []
+        self.quotas: list[dict[str, Any]] | None = []
         self.cache = ClusterCache()
         self.cache.put(
             INFERENCE_SERVICE,
@@ -176,6 +178,7 @@ class Stage:
             instruments=Instruments(),
             wanted=lambda key, urgent: self.wanted.append((key, urgent)),
             period_s=15,
+            gpu_budget=None,
         )
 
     def look(self, _: ServiceKey) -> Observed | None:
@@ -184,8 +187,11 @@ class Stage:
     def by_node(self) -> dict[str, dict[str, float]] | None:
         return self.requests
 
-    async def read(self) -> dict[str, list[dict[str, Any]]]:
-        return {KEY.namespace: self.quotas}
+    async def read(self) -> None:
+        """Nothing to wait for."""
+
+    def of(self, _: str) -> list[dict[str, Any]] | None:
+        return self.quotas
 
     async def tick(self) -> None:
         await self.loop.tick()
@@ -241,10 +247,37 @@ async def test_the_planner_sees_what_a_quota_of_the_namespace_leaves() -> None:
     assert Shape(tensor_parallel_size=3, replicas=2) in seen.refused
 
 
+async def test_where_quotas_are_unknown_the_service_takes_no_more_than_it_has() -> None:
+    stage = Stage()
+    stage.quotas = None
+    await stage.tick()
+    assert stage.planner.asked[0][0].quota_gpus == 0
+
+
+async def test_quotas_are_read_beside_the_metrics() -> None:
+    """Each waits for the other: one after the other would never end."""
+    stage = Stage()
+    reading, collecting = asyncio.Event(), asyncio.Event()
+    collect = stage.source.collect
+
+    async def slow_read() -> None:
+        reading.set()
+        await collecting.wait()
+
+    async def slow_collect(facts: Mapping[ServiceKey, ServiceFacts]) -> dict[ServiceKey, ServiceMetrics]:
+        collecting.set()
+        await reading.wait()
+        return await collect(facts)
+
+    stage.read = slow_read  # type: ignore[method-assign]
+    stage.source.collect = slow_collect  # type: ignore[method-assign, assignment]
+    await asyncio.wait_for(stage.tick(), timeout=10)
+    assert len(stage.planner.asked) == 1
+
+
 async def test_without_the_other_pods_requests_our_own_are_subtracted() -> None:
     stage = Stage()
     stage.requests = None
-    stage.cache.pods = lambda _: stage.cluster.observe().pods  # type: ignore[method-assign, assignment]
     await stage.tick()
     assert sum(one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
 
@@ -330,7 +363,9 @@ async def test_a_planner_that_breaks_leaves_the_shape() -> None:
         raise ZeroDivisionError
 
     stage.planner.decide = broken  # type: ignore[method-assign, assignment]
-    await stage.tick()
+    with capture_logs() as logs:
+        await stage.tick()
+    assert [one["event"] for one in logs] == ["a decision broke"]
     stage.cluster.settle()
     assert list(stage.cluster.variants().values()) == [2]
 

@@ -22,10 +22,10 @@ Raw = dict[str, Any]
 
 
 class Cluster:
-    def __init__(self, spec: Mapping[str, Any], *, settings: Settings = SETTINGS) -> None:
+    def __init__(self, spec: Mapping[str, Any], *, settings: Settings = SETTINGS, name: str = "chat") -> None:
         self.now_s = NOW_S
         self.settings = settings
-        self.service: Raw = manifest(spec)
+        self.service: Raw = manifest(spec, name=name)
         self.children: dict[tuple[str, str], Raw] = {}
         self.pods: dict[str, Raw] = {}
         self.nodes: dict[str, Raw] = {}

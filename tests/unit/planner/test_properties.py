@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from paceline.planner import (
     Decision,
     Figure,
+    Grant,
     Group,
     NodeGpus,
     Observation,
@@ -64,6 +65,14 @@ groups = st.builds(
 )
 
 
+grants = st.builds(
+    Grant,
+    gpus=st.integers(0, 40),
+    limit=st.sampled_from(("ClusterBudget", "Priority")),
+    why=st.just("others come first"),
+)
+
+
 @st.composite
 def observations(draw: st.DrawFn) -> Observation:
     """Anything at all, with limits that can be met by one replica of the smallest size."""
@@ -98,6 +107,7 @@ def observations(draw: st.DrawFn) -> Observation:
         attainment=draw(figures),
         changing=draw(st.booleans()),
         quota_gpus=draw(st.one_of(st.none(), st.integers(0, 16))),
+        grant=draw(st.one_of(st.none(), grants)),
         refused=tuple(draw(st.lists(shapes, max_size=2))),
     )
 
@@ -122,6 +132,8 @@ def test_limits_are_never_exceeded(seen: Observation) -> None:
     assert chosen.gpus <= max(free + held, chosen.tensor_parallel_size)
     if seen.quota_gpus is not None:
         assert chosen.gpus <= max(seen.quota_gpus + held, chosen.tensor_parallel_size)
+    if seen.grant is not None:
+        assert chosen.gpus <= max(seen.grant.gpus, chosen.tensor_parallel_size)
 
 
 @few

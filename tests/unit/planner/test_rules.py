@@ -10,12 +10,14 @@ import pytest
 from paceline.planner import (
     Decision,
     Figure,
+    Grant,
     Group,
     NodeGpus,
     Planner,
     PlannerSettings,
     PlannerState,
     Shape,
+    SharedLimit,
 )
 from paceline.planner.experience import experienced
 from paceline.planner.pacing import paced
@@ -185,6 +187,33 @@ def test_a_quota_that_shrank_takes_nothing_that_runs() -> None:
     asked = goal(allowed_tensor_parallel_sizes=(2,))
     decision = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), goal=asked, quota_gpus=0))
     assert decision.shape == shape(2, 3)
+
+
+@pytest.mark.parametrize("limit", ["ClusterBudget", "Priority"])
+def test_a_grant_leaves_what_it_leaves_and_says_why(limit: SharedLimit) -> None:
+    asked = goal(allowed_tensor_parallel_sizes=(2,))
+    grant = Grant(gpus=8, limit=limit, why="others come first")
+    bound = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), goal=asked, grant=grant))
+    assert (bound.shape, bound.limit) == (shape(2, 4), limit)
+    assert bound.message.endswith("; others come first")
+    assert any(f"more room ({limit})" in one for one in bound.would_change)
+
+
+def test_what_is_held_beyond_a_grant_is_given_back_at_once() -> None:
+    """Although the load would need it, and no stabilization window has passed."""
+    asked = goal(allowed_tensor_parallel_sizes=(2,))
+    grant = Grant(gpus=4, limit="ClusterBudget", why="others come first")
+    decision = Planner(timing=TIMING).decide(look(60.0, shape(2, 6), goal=asked, grant=grant))
+    assert (decision.shape, decision.reason, decision.limit) == (shape(2, 2), "Limited", "ClusterBudget")
+
+
+def test_a_grant_that_would_do_is_the_limit_all_the_same_of_what_is_given_back() -> None:
+    asked = goal(allowed_tensor_parallel_sizes=(2,))
+    grant = Grant(gpus=8, limit="Priority", why="others come first")
+    decision = Planner(timing=TIMING).decide(look(0.5, shape(2, 6), goal=asked, grant=grant))
+    assert decision.shape.replicas <= 4
+    assert (decision.limit, decision.feasible) == ("Priority", True)
+    assert "others come first" in decision.message
 
 
 # -- Trust ----------------------------------------------------------------------------------------------------

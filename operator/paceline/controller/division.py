@@ -1,0 +1,216 @@
+"""How the GPUs of the cluster are divided between the services in one tick. Pure; the decision loop makes one a tick.
+
+    every service    nodes_in_turn ──> its wish: what it would take if those of lower priority gave all back
+    all together     planner.shares: the most that each may hold, by budget, shared nodes and priority
+    one by one       cut ──> the wish stands, or is decided anew within the share and what is free now ──> take
+
+The last is in order of priority, and each sees what those before it took: no free GPU is taken twice. A service that
+holds more than its share shrinks; the one whose share that is grows when the pods are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from paceline.api import Shape as ApiShape
+from paceline.controller import planning
+from paceline.controller.work_queue import ServiceKey
+from paceline.fleet import Observed
+from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
+from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.roles import is_active
+from paceline.planner import Grant, NodeGpus, Shape, SharedLimit
+from paceline.planner.sharing import Claim, Pool, Share, shares
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a service is asked anew with."""
+
+    nodes: tuple[NodeGpus, ...]
+    grant: Grant | None
+    """None: the share would be enough, and other pods are still where the wish was to go."""
+
+
+@dataclass(slots=True)
+class _Member:
+    holder: Holder
+    current: Shape
+    """What it was told to have."""
+
+    floor: int
+    taken: int
+    """GPUs that nobody else may count on: those that it holds, and those that it was told to have."""
+
+    reach: frozenset[str] = frozenset()
+    """Nodes that its pods may go to, once it was asked for its wish."""
+
+    wish: Shape | None = None
+    """None: it keeps what it has, whatever the others wish."""
+
+    @property
+    def name(self) -> str:
+        return self.holder.name
+
+
+class Division:
+    def __init__(
+        self,
+        seen: Mapping[ServiceKey, tuple[Observed, ApiShape | None]],
+        *,
+        requested: Mapping[str, Amounts],
+        budget: int | None,
+    ) -> None:
+        """`seen` has every service with the shape that it was told to have; None: that of its spec. `requested` is
+        what all pods of the cluster hold, by node. Services on a CPU have no GPUs to share."""
+        self._seen = seen
+        self._requested = requested
+        self._budget = budget
+        self._members = {
+            key: _member(key, observed, standing)
+            for key, (observed, standing) in seen.items()
+            if not observed.service.spec.accelerator.is_cpu
+        }
+        self._taken = sum(one.taken for one in self._members.values())
+        self._ledger = GpuLedger((one.holder for one in self._members.values()), requested=requested)
+        self._shares: dict[str, Share] | None = None
+
+    def nodes_in_turn(self, key: ServiceKey) -> tuple[NodeGpus, ...]:
+        """For the wish: as if every service of lower priority had given back all that it holds."""
+        if (member := self._members.get(key)) is not None:
+            found = self._ledger.rooms_in_turn(member.holder)
+            member.reach = frozenset(room.node for room in found)
+            return _gpus(found)
+        observed = self._seen[key][0]
+        return _gpus(rooms(observed.service, nodes=observed.nodes, requested=self._requested))
+
+    def wish(self, key: ServiceKey, shape: Shape) -> None:
+        """Of a service that will follow its decision; before anybody is cut."""
+        if (member := self._members.get(key)) is not None:
+            member.wish = shape
+
+    def in_turn(self) -> list[ServiceKey]:
+        """Services that have wished: by priority, then the one that holds least."""
+        wishing = [(key, one) for key, one in self._members.items() if one.wish is not None]
+        return [
+            key for key, one in sorted(wishing, key=lambda e: (-e[1].holder.priority, e[1].taken, e[1].name))
+        ]
+
+    def cut(self, key: ServiceKey) -> Cut | None:
+        """None: the wish stands."""
+        member = self._members[key]
+        assert member.wish is not None
+        if not member.current.replicas:
+            # Who wakes gets its first replica: somebody waits for it.
+            return None
+        most, limit = self._most(member)
+        if member.wish.gpus <= most and self._fits(member, member.wish):
+            return None
+        grant = Grant(gpus=most, limit=limit, why=self._why(member, most, limit)) if limit else None
+        return Cut(nodes=_gpus(self._ledger.rooms(member.holder)), grant=grant)
+
+    def take(self, key: ServiceKey, shape: Shape) -> None:
+        """What was decided in the end."""
+        member = self._members[key]
+        self._ledger.promise(
+            member.holder, size=shape.tensor_parallel_size, replicas=_new_replicas(member, shape)
+        )
+        more = max(shape.gpus - member.taken, 0)
+        member.taken += more
+        self._taken += more
+
+    def _most(self, member: _Member) -> tuple[int, SharedLimit | None]:
+        """GPUs that a wish may have now, and what keeps it from more."""
+        assert member.wish is not None
+        if self._shares is None:
+            self._shares = shares(self._claims(), self._pools())
+        share = self._shares[member.name]
+        if self._budget is not None:
+            now = member.taken + max(self._budget - self._taken, 0)
+            if now < share.gpus:
+                return now, "ClusterBudget"
+        return share.gpus, share.bound_by
+
+    def _fits(self, member: _Member, shape: Shape) -> bool:
+        new, size = _new_replicas(member, shape), shape.tensor_parallel_size
+        return not new or sum(room.free // size for room in self._ledger.unclaimed(member.holder)) >= new
+
+    def _why(self, member: _Member, gpus: int, limit: SharedLimit) -> str:
+        priority = f"priority {member.holder.priority}"
+        if limit == "ClusterBudget":
+            return f"the cluster's budget of {self._budget} GPUs leaves {gpus} to this service ({priority})"
+        return f"other services hold GPUs of its nodes or come before it ({priority}): {gpus} are left to it"
+
+    def _claims(self) -> list[Claim]:
+        return [
+            Claim(
+                name=one.name,
+                priority=one.holder.priority,
+                floor=one.floor,
+                current=one.current,
+                wish=one.wish,
+            )
+            for one in self._members.values()
+            if one.wish is not None
+        ]
+
+    def _pools(self) -> list[Pool]:
+        """The budget, and each set of nodes that some service may use: those that may use no others share it."""
+        wishing = [one for one in self._members.values() if one.wish is not None]
+        found = []
+        if self._budget is not None:
+            others = sum(one.taken for one in self._members.values() if one.wish is None)
+            everyone = frozenset(one.name for one in wishing)
+            found.append(Pool(limit="ClusterBudget", gpus=self._budget - others, members=everyone))
+        # One service of each kind speaks for all: what is free on a node is so to all that may use it.
+        kinds = {(one.holder.resource, one.reach): one for one in wishing}
+        for (resource, nodes), any_one in kinds.items():
+            gpus = sum(room.free for room in self._ledger.unclaimed(any_one.holder))
+            members = []
+            for one in wishing:
+                if one.holder.resource != resource:
+                    continue
+                held = sum(n for node, n in self._ledger.held(one.holder).items() if node in nodes)
+                if one.reach <= nodes:
+                    members.append(one.name)
+                    # A pod that waits for a node is left to its deadline: what was asked for counts.
+                    held = max(held, one.current.gpus)
+                gpus += held
+            found.append(Pool(limit="Priority", gpus=gpus, members=frozenset(members)))
+        return found
+
+
+def _member(key: ServiceKey, observed: Observed, standing: ApiShape | None) -> _Member:
+    scaling = observed.service.spec.scaling
+    current = (
+        planning.planner_shape(standing)
+        if standing is not None
+        else Shape(tensor_parallel_size=scaling.tensor_parallel_size, replicas=scaling.replicas)
+    )
+    holder = holder_of(
+        observed,
+        name=f"{key.namespace}/{key.name}",
+        size=current.tensor_parallel_size,
+        replicas=current.replicas,
+        yields=planning.decides(observed) and scaling.mode == "Auto",
+    )
+    transition = observed.status.transition if observed.status is not None else None
+    least = max(scaling.least_replicas, 1) * current.tensor_parallel_size
+    return _Member(
+        holder=holder,
+        current=current,
+        # A change of size is carried to its end.
+        floor=current.gpus if is_active(transition) else least,
+        taken=max(holder.held, current.gpus),
+    )
+
+
+def _new_replicas(member: _Member, shape: Shape) -> int:
+    """Replicas that need a place: another size comes up beside the present one."""
+    same = shape.tensor_parallel_size == member.current.tensor_parallel_size
+    return max(shape.replicas - member.current.replicas, 0) if same else shape.replicas
+
+
+def _gpus(found: Iterable[Room]) -> tuple[NodeGpus, ...]:
+    return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
