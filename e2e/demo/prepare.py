@@ -7,12 +7,14 @@ already costs a look at it.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from e2e import helm
 from e2e.cluster import binaries
 from e2e.cluster.builder import Builder
+from e2e.cluster.errors import ClusterError
 from e2e.cluster.image_specs import BUNDLED_MODEL
 from e2e.cluster.layout import REPOSITORY, Layout
 from e2e.cluster.progress import step
@@ -22,16 +24,32 @@ _WITH_MODEL = "runtime-cpu"
 DEMO_IMAGES = ("operator", "router", _WITH_MODEL)
 _MODELS = (BUNDLED_MODEL, f"{BUNDLED_MODEL}-int8")
 _MODELS_TIMEOUT_S = 3600
+_ROOM_GB = 40
+"""28 GB are kept in all (caches of Go and wheels too); a node wants a tenth of its disk free besides."""
 
 
 def prepare(layout: Layout) -> None:
     """Raises ClusterError; when one side fails, the others are made to their ends first, and kept."""
+    _check_room(layout)
     with ThreadPoolExecutor() as sides:
         made = [sides.submit(side, layout) for side in (_programs, _models, _images)]
     for side in made:
         side.result()
     # The images of programs are the cluster's own, which makes them when it starts.
     Builder(layout).ensure(DEMO_IMAGES)
+
+
+def _check_room(layout: Layout) -> None:
+    """Before minutes are spent: a node on a full disk takes no pods."""
+    if binaries.kubernetes().are_built(layout):
+        return
+    layout.cache.mkdir(parents=True, exist_ok=True)
+    free_gb = shutil.disk_usage(layout.cache).free / 1e9
+    if free_gb < _ROOM_GB:
+        raise ClusterError(
+            f"{layout.cache}: {free_gb:.0f} GB are free, and the first time takes {_ROOM_GB}: make room there, or let "
+            "PACELINE_CACHE name a folder that has it"
+        )
 
 
 def _programs(layout: Layout) -> None:
