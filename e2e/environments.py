@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-MODEL = "smollm2-135m-instruct"
+from e2e.cluster.layout import REPOSITORY, Layout
+
 _PYTHON = "3.11"
 """The version that the locks were resolved for."""
 
@@ -40,12 +40,12 @@ class Environment:
 
     @property
     def lock(self) -> Path:
-        return ROOT / "requirements" / f"{self.name}.txt"
+        return REPOSITORY / "requirements" / f"{self.name}.txt"
 
     @property
     def folder(self) -> Path:
         digest = hashlib.sha256(self.lock.read_bytes()).hexdigest()[:12]
-        return cache_root() / "venvs" / f"{self.name}-{digest}"
+        return Layout.from_environment().cache / "venvs" / f"{self.name}-{digest}"
 
     @property
     def python(self) -> Path:
@@ -64,7 +64,7 @@ class Environment:
         install = _uv("pip", "install", "--python", str(self.python), "--no-deps")
         _run([*install, "--requirement", str(self.lock)])
         if self.with_runtime:
-            ours = [str(ROOT / "runtime" / "paceline_core"), str(ROOT / "runtime")]
+            ours = [str(REPOSITORY / "runtime" / "paceline_core"), str(REPOSITORY / "runtime")]
             _run([*install, *(word for path in ours for word in ("--editable", path))])
         complete.write_text(made_for, encoding="utf-8")
         return self.python
@@ -73,8 +73,8 @@ class Environment:
         """An editable install points into one checkout, and keeps the plugins that were declared at its making."""
         if not self.with_runtime:
             return ""
-        declared = hashlib.sha256((ROOT / "runtime" / "pyproject.toml").read_bytes()).hexdigest()[:12]
-        return f"{ROOT} {declared}"
+        declared = hashlib.sha256((REPOSITORY / "runtime" / "pyproject.toml").read_bytes()).hexdigest()[:12]
+        return f"{REPOSITORY} {declared}"
 
 
 RUNTIME_CPU = Environment("runtime-cpu", size="vLLM for CPUs and torch, 5 GB", with_runtime=True)
@@ -87,14 +87,10 @@ QUANTIZE = Environment(
 TIMING = Environment("timing", size="aiconfigurator-core, 0.6 GB", with_runtime=False)
 
 
-def cache_root() -> Path:
-    return Path(os.environ.get("PACELINE_CACHE") or Path.home() / ".cache" / "paceline")
-
-
 def linked(environment: Environment) -> Path:
     """Make the environment and point its name without a hash at it, where the `paceline` command looks."""
     python = environment.ensure()
-    link = cache_root() / "venvs" / environment.name
+    link = Layout.from_environment().cache / "venvs" / environment.name
     fresh = link.with_name(f".{environment.name}.new")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(environment.folder.name)
@@ -102,19 +98,24 @@ def linked(environment: Environment) -> Path:
     return python
 
 
+def made(model: Path) -> bool:
+    """Whether the folder of a bundled model is there; it appears whole."""
+    return (model / "config.json").exists()
+
+
 def make_models() -> tuple[Path, Path]:
     """The bundled model in bf16 and in INT8; each is made once."""
-    plain = cache_root() / "models" / MODEL
-    int8 = plain.with_name(f"{MODEL}-int8")
-    if not (plain / "config.json").exists():
+    layout = Layout.from_environment()
+    plain, int8 = layout.bundled_model, layout.bundled_model_int8
+    if not made(plain):
         python = BUNDLE.ensure()
-        _say(f"unpacking {MODEL} to bf16 safetensors")
-        command = [str(python), "-m", "paceline_runtime.cli", "bundle", MODEL, str(plain)]
-        _run(command, PYTHONPATH=str(ROOT / "runtime"))
-    if not (int8 / "config.json").exists():
+        _say(f"unpacking {plain.name} to bf16 safetensors")
+        command = [str(python), "-m", "paceline_runtime.cli", "bundle", plain.name, str(plain)]
+        _run(command, PYTHONPATH=str(REPOSITORY / "runtime"))
+    if not made(int8):
         python = QUANTIZE.ensure()
-        _say(f"quantizing {MODEL} to INT8 (W8A8)")
-        script = ROOT / "quantize" / "smollm2_int8.py"
+        _say(f"quantizing {plain.name} to INT8 (W8A8)")
+        script = REPOSITORY / "quantize" / "smollm2_int8.py"
         _run([str(python), str(script), "--model", str(plain), "--out", str(int8)])
     return plain, int8
 

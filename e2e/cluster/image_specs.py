@@ -18,7 +18,6 @@ from e2e.cluster.layout import REPOSITORY, Layout
 REGISTRY = "docker.io/paceline"
 TAG = "dev"
 BASE = "base"
-BUNDLED_MODEL = "smollm2-135m-instruct"
 
 _SKIPPED_FOLDERS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache"})
 
@@ -99,8 +98,8 @@ def image_specs(layout: Layout) -> dict[str, ImageSpec]:
         "runtime-cpu",
         sources=(*_RUNTIME, "requirements/runtime-cpu.txt", "images/prune-runtime-cpu.sh"),
         contexts={
-            "model": layout.models / BUNDLED_MODEL,
-            "model-int8": layout.models / f"{BUNDLED_MODEL}-int8",
+            "model": layout.bundled_model,
+            "model-int8": layout.bundled_model_int8,
         },
         needs_base=True,
     )

@@ -34,6 +34,14 @@ class Layout:
         return self.cache / "models"
 
     @property
+    def bundled_model(self) -> Path:
+        return self.models / "smollm2-135m-instruct"
+
+    @property
+    def bundled_model_int8(self) -> Path:
+        return self.models / f"{self.bundled_model.name}-int8"
+
+    @property
     def images(self) -> Path:
         return self.cache / "images"
 

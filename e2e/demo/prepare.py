@@ -15,14 +15,13 @@ from e2e import helm
 from e2e.cluster import binaries
 from e2e.cluster.builder import Builder
 from e2e.cluster.errors import ClusterError
-from e2e.cluster.image_specs import BUNDLED_MODEL
 from e2e.cluster.layout import REPOSITORY, Layout
 from e2e.cluster.progress import step
 from e2e.cluster.shell import run_logged
+from e2e.environments import made
 
 _WITH_MODEL = "runtime-cpu"
 DEMO_IMAGES = ("operator", "router", _WITH_MODEL)
-_MODELS = (BUNDLED_MODEL, f"{BUNDLED_MODEL}-int8")
 _MODELS_TIMEOUT_S = 3600
 _MADE_GB = 28
 """In all, the caches of Go and of wheels too."""
@@ -70,7 +69,7 @@ def _images(layout: Layout) -> None:
 
 
 def _models(layout: Layout) -> None:
-    if all((layout.models / name / "config.json").exists() for name in _MODELS):
+    if all(made(folder) for folder in (layout.bundled_model, layout.bundled_model_int8)):
         return
     log = layout.images / "logs" / "models.log"
     with step(f"the bundled model in bf16 and INT8 (once; minutes, log in {log})"):

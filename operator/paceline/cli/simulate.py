@@ -97,7 +97,6 @@ def _run(given: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
     from paceline.simulator.oracle.problem import NoPlan
     from paceline.simulator.service import service_of
     from paceline.simulator.simulation import Setting
-    from paceline.simulator.summary import summarize
     from paceline.simulator.written_values import parse_duration_s, parse_sizes, parse_slo
 
     service = service_of(
@@ -140,17 +139,7 @@ def _run(given: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
         tell(1.0)
     if given["plot"] is not None:
         _plot(given, traffic, run)
-    return summarize(
-        run.outcomes,
-        asked=run.asked,
-        gpu_hours=run.gpu_hours,
-        objective=service.slo.objective,
-        end_s=run.end_s,
-        oracle_gpu_hours=bound,
-        decisions=run.decisions,
-        deciding_s=run.deciding_s,
-        wall_s=run.wall_s,
-    ).to_dict()
+    return run.summary(objective=service.slo.objective, oracle_gpu_hours=bound).to_dict()
 
 
 def _plot(given: dict[str, Any], traffic: Traffic, run: Run) -> None:

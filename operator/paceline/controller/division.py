@@ -10,7 +10,7 @@ holds more than its share shrinks; the one whose share that is grows when the po
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from paceline.api import Shape as ApiShape
@@ -18,7 +18,7 @@ from paceline.controller import planning
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
-from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.inventory import Amounts
 from paceline.fleet.roles import is_active
 from paceline.planner import Grant, NodeGpus, Shape, SharedLimit
 from paceline.planner.sharing import Claim, Pool, Share, shares
@@ -81,9 +81,8 @@ class Division:
         if (member := self._members.get(key)) is not None:
             found = self._ledger.rooms_in_turn(member.holder)
             member.reach = frozenset(room.node for room in found)
-            return _gpus(found)
-        observed = self._seen[key][0]
-        return _gpus(rooms(observed.service, nodes=observed.nodes, requested=self._requested))
+            return planning.node_gpus(found)
+        return planning.inventory(self._seen[key][0], requested=self._requested)
 
     def wish(self, key: ServiceKey, shape: Shape) -> None:
         """Of a service that will follow its decision; before anybody is cut."""
@@ -108,7 +107,7 @@ class Division:
         if member.wish.gpus <= most and self._fits(member, member.wish):
             return None
         grant = Grant(gpus=most, limit=limit, why=self._why(member, most, limit)) if limit else None
-        return Cut(nodes=_gpus(self._ledger.rooms(member.holder)), grant=grant)
+        return Cut(nodes=planning.node_gpus(self._ledger.rooms(member.holder)), grant=grant)
 
     def take(self, key: ServiceKey, shape: Shape) -> None:
         """What was decided in the end."""
@@ -210,7 +209,3 @@ def _new_replicas(member: _Member, shape: Shape) -> int:
     """Replicas that need a place: another size comes up beside the present one."""
     same = shape.tensor_parallel_size == member.current.tensor_parallel_size
     return max(shape.replicas - member.current.replicas, 0) if same else shape.replicas
-
-
-def _gpus(found: Iterable[Room]) -> tuple[NodeGpus, ...]:
-    return tuple(NodeGpus(total=one.total, free=one.free) for one in found)

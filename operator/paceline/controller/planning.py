@@ -13,6 +13,7 @@ from paceline.api import BurnRate, InferenceService, Shape
 from paceline.fleet import Observed
 from paceline.fleet.advice import METRICS_UNKNOWN, Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
+from paceline.fleet.gpu_ledger import placed_gpus
 from paceline.fleet.inventory import Amounts, Room, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
@@ -127,7 +128,10 @@ def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -
 
 def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[NodeGpus, ...]:
     """`requested` is what all pods of the cluster hold, by node."""
-    found: tuple[Room, ...] = rooms(observed.service, nodes=observed.nodes, requested=requested)
+    return node_gpus(rooms(observed.service, nodes=observed.nodes, requested=requested))
+
+
+def node_gpus(found: Iterable[Room]) -> tuple[NodeGpus, ...]:
     return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
 
 
@@ -136,10 +140,9 @@ def own_requests(services: Iterable[Observed]) -> Mapping[str, Amounts]:
     held: dict[str, dict[str, float]] = {}
     for observed in services:
         name = observed.service.spec.accelerator.resource_name
-        for pod in observed.pods:
-            if pod.node is not None and not pod.finished:
-                of_node = held.setdefault(pod.node, {})
-                of_node[name] = of_node.get(name, 0.0) + pod.gpus
+        for node, gpus in placed_gpus(observed.pods).items():
+            of_node = held.setdefault(node, {})
+            of_node[name] = of_node.get(name, 0.0) + gpus
     return held
 
 

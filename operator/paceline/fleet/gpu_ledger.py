@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from paceline.api import InferenceService
 from paceline.fleet.inventory import Amounts, Room, rooms
-from paceline.fleet.observed import Node, Observed
+from paceline.fleet.observed import Node, Observed, Pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +46,18 @@ class Holder:
         return self.service.spec.accelerator.resource_name
 
 
+def placed_gpus(pods: Iterable[Pod]) -> Mapping[str, int]:
+    """GPUs of those that run on a node, by node."""
+    placed: dict[str, int] = {}
+    for pod in pods:
+        if pod.node is not None and not pod.finished:
+            placed[pod.node] = placed.get(pod.node, 0) + pod.gpus
+    return placed
+
+
 def holder_of(observed: Observed, *, name: str, size: int, replicas: int, yields: bool) -> Holder:
     """`size` and `replicas` are the shape that it was told to have."""
-    placed: dict[str, int] = {}
     living = [pod for pod in observed.pods if not pod.finished]
-    for pod in living:
-        if pod.node is not None:
-            placed[pod.node] = placed.get(pod.node, 0) + pod.gpus
     # A pod for which the scheduler found no place keeps none: another may use what it cannot.
     seen = sum(
         1
@@ -65,7 +70,7 @@ def holder_of(observed: Observed, *, name: str, size: int, replicas: int, yields
         name=name,
         service=observed.service,
         nodes=observed.nodes,
-        placed=placed,
+        placed=placed_gpus(living),
         held=sum(pod.gpus for pod in living),
         unplaced=max(replicas - seen, 0),
         size=size,

@@ -16,7 +16,7 @@ from paceline.simulator.core.pods import GpuTrace, StartStages
 from paceline.simulator.core.scrapes import Judge, Scrapes
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.world import UNLIMITED, Transition, World, WorldSettings
-from paceline.simulator.summary import Outcomes
+from paceline.simulator.summary import Outcomes, Summary, summarize
 from paceline_core.latency import Targets
 from paceline_core.timing import StepTiming
 
@@ -101,6 +101,19 @@ class Run:
     decisions: int
     deciding_s: float
     wall_s: float
+
+    def summary(self, *, objective: float, oracle_gpu_hours: float | None = None) -> Summary:
+        return summarize(
+            self.outcomes,
+            asked=self.asked,
+            gpu_hours=self.gpu_hours,
+            objective=objective,
+            end_s=self.end_s,
+            oracle_gpu_hours=oracle_gpu_hours,
+            decisions=self.decisions,
+            deciding_s=self.deciding_s,
+            wall_s=self.wall_s,
+        )
 
 
 def judge_of(targets: Targets) -> Judge:

@@ -17,7 +17,7 @@ from paceline.simulator.policies.knob import Settings
 from paceline.simulator.policies.named import OURS, policy_of
 from paceline.simulator.policies.shapes import Kept
 from paceline.simulator.simulation import GiveUp, Run, simulate
-from paceline.simulator.summary import Calm, summarize
+from paceline.simulator.summary import Calm
 
 SETTLED_AFTER_START_S = 60.0
 FOUND_AFTER_S = 7200.0
@@ -41,22 +41,10 @@ def run_of(policy: str, scene: Scene, settings: Settings, *, give_up: GiveUp | N
 
 
 def described(run: Run, scene: Scene, settings: Settings) -> dict[str, Any]:
-    summary = summarize(
-        run.outcomes,
-        asked=run.asked,
-        gpu_hours=run.gpu_hours,
-        objective=scene.service.slo.objective,
-        end_s=run.end_s,
-        oracle_gpu_hours=None,
-        decisions=run.decisions,
-        deciding_s=run.deciding_s,
-        wall_s=run.wall_s,
-    ).to_dict()
-    calm = Calm.of(run.asked)
     return {
         "settings": dict(settings),
-        **summary,
-        "calm": asdict(calm),
+        **run.summary(objective=scene.service.slo.objective).to_dict(),
+        "calm": asdict(Calm.of(run.asked)),
         "blocks": _blocks(run),
         "settled": _span(run, scene.setting.start_s + SETTLED_AFTER_START_S, run.end_s),
         "after_2_h": _span(run, FOUND_AFTER_S, run.end_s) if run.end_s > FOUND_AFTER_S else None,
