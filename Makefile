@@ -12,7 +12,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 export PACELINE_CACHE ?= $(HOME)/.cache/paceline
 
 PY := .venv/bin/python
-OURS := operator runtime e2e tests
+OURS := operator runtime e2e tests benchmarks quantize
 
 .PHONY: help
 help: ## This list

@@ -50,6 +50,7 @@ class _Recorder:
     """Paceline's planner with every look written down."""
 
     period_s = PLANNER_PERIOD_S
+    reads_scrapes = True
 
     def __init__(self, planner: Planner, file: TextIO) -> None:
         self._planner = planner

@@ -71,7 +71,8 @@ def main() -> None:
         if file.name != "config.json" and file.suffix != ".safetensors":
             shutil.copy(file, options.out)
     (options.out / "config.json").write_text(json.dumps(CONFIG, indent=2))
-    index, total = {}, 0
+    index: dict[str, str] = {}
+    total = 0
     for number in range(LAYERS + 1):
         tensors = layer(number) if number < LAYERS else outer()
         name = f"model-{number:05d}.safetensors"
