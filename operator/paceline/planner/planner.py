@@ -26,7 +26,7 @@ from paceline.planner.settings import PlannerSettings
 from paceline.planner.size_change import with_needs
 from paceline.planner.state import Blend, Calibration, PlannerState
 from paceline.planner.surface import Surface
-from paceline.planner.tables import Shelf, Shelves
+from paceline.planner.surface_cache import MixSurfaces, SurfaceCache
 from paceline.planner.trust import Assessment, assess
 from paceline.planner.workload import remembered
 from paceline_core.timing import StepTiming
@@ -56,7 +56,7 @@ class Planner:
     def __init__(self, *, timing: Mapping[int, StepTiming], settings: PlannerSettings | None = None) -> None:
         self._timing = dict(timing)
         self._settings = settings or PlannerSettings()
-        self._shelves = Shelves(self._timing)
+        self._surfaces = SurfaceCache(self._timing)
         self._scaled: tuple[tuple[Calibration, ...], dict[int, float]] | None = None
 
     def decide(self, observation: Observation, state: PlannerState | None = None) -> Decision:
@@ -68,17 +68,19 @@ class Planner:
         )
         if observation.current is None:
             return self._first(observation, state, demand)
-        shelf = self._shelves.of(memory.used, goal=observation.goal) if memory is not None else None
-        if demand is None or memory is None or shelf is None:
+        surfaces = self._surfaces.of(memory.used, goal=observation.goal) if memory is not None else None
+        if demand is None or memory is None or surfaces is None:
             return self._held(observation, state, "rate" if demand is None else "mix of lengths")
         steady = abs(math.log(max(demand.expected_per_s, 1e-9) / max(demand.measured_per_s or 0, 1e-9)))
         assessment = assess(
-            observation, mix=shelf.mix, settled=_has_settled(observation, state) and steady < _STEADY_CHANGE
+            observation,
+            mix=surfaces.mix,
+            settled=_has_settled(observation, state) and steady < _STEADY_CHANGE,
         )
         if observation.current.tensor_parallel_size not in self._timing:
             return self._by_experience(observation, state, demand, assessment)
         # What this look teaches counts from the next one on: so more traffic never asks for less.
-        ladders = self._ladders(observation, before, shelf, demand)
+        ladders = self._ladders(observation, before, surfaces, demand)
         if not ladders:
             return self._nothing_fits(observation, state)
         state = paced(observation, state, settings=self._settings)
@@ -88,8 +90,8 @@ class Planner:
             and observation.now_s - memory.shifted_at_s >= _SHIFT_S
         )
         if calm:
-            state = self._learned(observation, state, demand, shelf)
-        return self._chosen(observation, state, demand, memory.used, shelf, ladders, assessment)
+            state = self._learned(observation, state, demand, surfaces)
+        return self._chosen(observation, state, demand, memory.used, surfaces, ladders, assessment)
 
     def _chosen(
         self,
@@ -97,7 +99,7 @@ class Planner:
         state: PlannerState,
         demand: Demand,
         blend: Blend,
-        shelf: Shelf,
+        surfaces: MixSurfaces,
         ladders: tuple[Ladder, ...],
         assessment: Assessment,
     ) -> Decision:
@@ -120,7 +122,7 @@ class Planner:
         candidates = candidates_of(
             choice, ladders, observation=observation, state=state, settings=self._settings
         )
-        denied = {} if choice.feasible else self._denied(observation, state, shelf)
+        denied = {} if choice.feasible else self._denied(observation, state, surfaces)
         current = observation.current
         moved = current is not None and choice.shape.tensor_parallel_size != current.tensor_parallel_size
         after = recorded(
@@ -163,14 +165,14 @@ class Planner:
     # what is known of the sizes
 
     def _ladders(
-        self, observation: Observation, state: PlannerState, shelf: Shelf, demand: Demand
+        self, observation: Observation, state: PlannerState, surfaces: MixSurfaces, demand: Demand
     ) -> tuple[Ladder, ...]:
         goal = observation.goal
         timed = sorted(set(goal.allowed_tensor_parallel_sizes) & self._timing.keys())
         rooms = {size: room(observation, size) for size in timed}
         return ladders_of(
             {
-                size: self._surface(observation, state, shelf, size)
+                size: self._surface(observation, state, surfaces, size)
                 for size, there in rooms.items()
                 if there.most >= 1
             },
@@ -181,13 +183,17 @@ class Planner:
             capacity_factor=state.capacity_factor,
         )
 
-    def _denied(self, observation: Observation, state: PlannerState, shelf: Shelf) -> dict[int, Surface]:
+    def _denied(
+        self, observation: Observation, state: PlannerState, surfaces: MixSurfaces
+    ) -> dict[int, Surface]:
         sizes = set(self._timing) - set(observation.goal.allowed_tensor_parallel_sizes)
-        return {size: self._surface(observation, state, shelf, size) for size in sorted(sizes)}
+        return {size: self._surface(observation, state, surfaces, size) for size in sorted(sizes)}
 
-    def _surface(self, observation: Observation, state: PlannerState, shelf: Shelf, size: int) -> Surface:
+    def _surface(
+        self, observation: Observation, state: PlannerState, surfaces: MixSurfaces, size: int
+    ) -> Surface:
         held = next((one for one in observation.groups if one.tensor_parallel_size == size), None)
-        return shelf.surface(
+        return surfaces.surface(
             size,
             scale=self._scales(state.calibrations)[size],
             kv_cache_tokens=held.kv_cache_tokens if held is not None else None,
@@ -203,7 +209,7 @@ class Planner:
         observation: Observation,
         state: PlannerState,
         demand: Demand,
-        shelf: Shelf,
+        surfaces: MixSurfaces,
     ) -> PlannerState:
         """Once a window in which nothing changed: κ and the capacity factor."""
         group = _only(observation)
@@ -213,7 +219,7 @@ class Planner:
             return state
         if last is not None and observation.now_s - last < window_s:
             return state
-        surface = self._surface(observation, state, shelf, group.tensor_parallel_size)
+        surface = self._surface(observation, state, surfaces, group.tensor_parallel_size)
         passed_s = window_s if last is None else observation.now_s - last
         per_replica = rate / group.ready
         learned = replace(
@@ -243,10 +249,12 @@ class Planner:
         goal = observation.goal
         sizes = sorted(set(goal.allowed_tensor_parallel_sizes))
         fitting = [size for size in sizes if room(observation, size).most >= 1]
-        shelf = self._shelves.of(state.mix.used if state.mix is not None else _ASSUMED, goal=goal)
-        assert shelf is not None
+        surfaces = self._surfaces.of(state.mix.used if state.mix is not None else _ASSUMED, goal=goal)
+        assert surfaces is not None
         timed = {
-            size: self._surface(observation, state, shelf, size) for size in fitting if size in self._timing
+            size: self._surface(observation, state, surfaces, size)
+            for size in fitting
+            if size in self._timing
         }
         budget = 1 - goal.objective
         floors = {size: 1 - one.floor_attainment for size, one in timed.items()}

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from paceline.simulator.benchmark.described import block_count, described, run_of, without_each_switch
 from paceline.simulator.benchmark.interval import BLOCK_S
+from paceline.simulator.benchmark.run_result import block_count, result_of, run_of, without_each_switch
 from paceline.simulator.benchmark.scene import Scene, capped, cell_scene, training_scene
 from paceline.simulator.benchmark.suite import Cell, Suite, Training
 from paceline.simulator.benchmark.tuning import Score, best, tune, walk
@@ -152,7 +152,7 @@ def do_runs(suite: Suite, cell: Cell, policy: str, place: Place) -> None:
             {
                 "policy": policy,
                 "cell": cell.name,
-                "shipped": described(run_of(policy, scene, {}), scene, {}),
+                "shipped": result_of(run_of(policy, scene, {}), scene, {}),
                 "frontier": [],
             },
         )
@@ -165,7 +165,7 @@ def do_runs(suite: Suite, cell: Cell, policy: str, place: Place) -> None:
         key = tuple(sorted(settings.items()))
         if key not in made:
             run = run_of(policy, scene, settings)
-            made[key] = described(run, scene, settings)
+            made[key] = result_of(run, scene, settings)
             if policy == OURS and "shipped" not in body:
                 body["without_switch"] = without_each_switch(run, scene, settings)
         return made[key]

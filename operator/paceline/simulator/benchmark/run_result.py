@@ -40,7 +40,7 @@ def run_of(policy: str, scene: Scene, settings: Settings, *, give_up: GiveUp | N
     )
 
 
-def described(run: Run, scene: Scene, settings: Settings) -> dict[str, Any]:
+def result_of(run: Run, scene: Scene, settings: Settings) -> dict[str, Any]:
     return {
         "settings": dict(settings),
         **run.summary(objective=scene.service.slo.objective).to_dict(),

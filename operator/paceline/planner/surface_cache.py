@@ -1,7 +1,7 @@
-"""The tables that a planner keeps between two looks: dear to make, and they change no answer.
+"""The surfaces that a planner keeps between two looks: dear to make, and they change no answer.
 
-Two levels, because a look asks for several sizes and at most one of these is new. A shelf is for one mix of lengths, one
-set of targets and one engine's limits; on it stand the surfaces, one for each size, κ and KV cache that was met.
+Two levels, because a look asks for several sizes and at most one of these is new: `SurfaceCache` holds what there is for each
+mix of lengths, set of targets and engine's limits; `MixSurfaces` the surfaces of one, for each size, κ and KV cache.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from paceline.planner.surface import Surface
 from paceline.planner.workload import mix_of
 from paceline_core.timing import StepTiming
 
-_SHELVES: Final = 2
+_MIXES: Final = 2
 _SURFACES: Final = 12
-"""On a shelf: four sizes, and what they were before κ moved."""
+"""Of a mix: four sizes, and what they were before κ moved."""
 
 
-class Shelf:
+class MixSurfaces:
     def __init__(self, timing: Mapping[int, StepTiming], *, mix: Mix, goal: Goal) -> None:
         self.mix = mix
         self._timing = timing
@@ -45,19 +45,19 @@ class Shelf:
         return found
 
 
-class Shelves:
+class SurfaceCache:
     """Of one service."""
 
     def __init__(self, timing: Mapping[int, StepTiming]) -> None:
         self._timing = timing
-        self._shelves: dict[object, Shelf | None] = {}
+        self._by_mix: dict[object, MixSurfaces | None] = {}
 
-    def of(self, blend: Blend, *, goal: Goal) -> Shelf | None:
+    def of(self, blend: Blend, *, goal: Goal) -> MixSurfaces | None:
         """None where the histograms hold no usable count."""
         key = (blend, goal.targets, goal.max_sequences, goal.max_batched_tokens)
-        if key not in self._shelves:
-            if len(self._shelves) >= _SHELVES:
-                del self._shelves[next(iter(self._shelves))]
+        if key not in self._by_mix:
+            if len(self._by_mix) >= _MIXES:
+                del self._by_mix[next(iter(self._by_mix))]
             mix = mix_of(blend)
-            self._shelves[key] = None if mix is None else Shelf(self._timing, mix=mix, goal=goal)
-        return self._shelves[key]
+            self._by_mix[key] = None if mix is None else MixSurfaces(self._timing, mix=mix, goal=goal)
+        return self._by_mix[key]
