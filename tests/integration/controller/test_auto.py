@@ -229,7 +229,7 @@ def test_an_operator_that_is_killed_again_and_again_ends_at_the_same_shape(
     with kubelet(cluster), load_page(cluster, prometheus, service="chat") as load:
         measured(cluster, load)
         load.rate_per_s = MANY
-        for life_s in (1.0, 2.4, 3.8):
+        for life_s in (1.0, 1.7, 2.4, 3.1, 3.8):
             time.sleep(life_s)
             bury(cluster, operator)
             operator = start(operators, prometheus)

@@ -139,8 +139,8 @@ async def test_a_clock_that_is_off(one: World, offset_s: float) -> None:
 
     def skewed(metrics: ServiceMetrics) -> None:
         assert metrics.availability.reason == "ClockSkew"
-        # The answer may have been on its way for a while.
-        assert ("ahead of" if offset_s > 0 else "behind") in metrics.availability.message
+        where = "ahead of" if offset_s > 0 else "behind"
+        assert f"{abs(offset_s):.0f} s {where}" in metrics.availability.message
         assert metrics.traffic.requests_per_s.trust == "Contradicted"
         assert metrics.engines[1].running.fresh is None
 
