@@ -20,6 +20,8 @@ from paceline.fleet.settings import Settings
 CACHE_PATH = "/models/cache"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
 STARTUP_PROBE_PERIOD_S = 2
+HUNG_GRACE_S = 10
+"""What the kubelet leaves an engine that liveness ends: its requests do not end, however long they may take."""
 
 
 def engine_pod_template(
@@ -169,7 +171,7 @@ def _probes(service: InferenceService) -> dict[str, Any]:
     operator.
 
     Readiness leaves 5 s for an answer, because a busy two-core node is slow, not gone. Liveness asks
-    whether the engine still steps and gives it a minute more."""
+    whether the engine still steps and gives it a minute more; then there is nothing to drain."""
     ready = {"httpGet": {"path": "/ready", "port": "http"}}
     allowed_s = service.spec.transition.ready_deadline_seconds
     return {
@@ -185,6 +187,7 @@ def _probes(service: InferenceService) -> dict[str, Any]:
             "periodSeconds": 10,
             "timeoutSeconds": 10,
             "failureThreshold": 6,
+            "terminationGracePeriodSeconds": HUNG_GRACE_S,
         },
     }
 

@@ -1,8 +1,8 @@
 """Whether the engine still steps: what tells a hung engine from a busy or an idle one.
 
 vLLM's own /health answers 200 as long as the engine's process lives. The stat logger beats once per engine
-step; the middleware reports when work reaches an idle engine; the liveness probe and the metrics page read
-the age.
+step; the middleware reports when work reaches an idle engine; the probes and the metrics page read the age. Two
+answers follow from it: an engine that is *stalled* gets no new requests, and one that is *hung* is started anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,16 @@ HUNG_AFTER_S = 60.0
 """Prefill is cut into chunks, so that a step is a matter of seconds at worst: one that takes a minute never
 ends."""
 
+STALLED_AFTER_S = 5.0
+"""Without a step for this long an engine is taken out of the routers' lists: cheap, and undone by its next step."""
+
+_SLOW_STEPS = 10
+"""A step is no stall before it takes this many times as long as the slowest of late: engines that share two cores were
+seen to need seconds for one."""
+
+_FORGOTTEN_BY_STEP = 0.01
+"""By which the slowest step counts less with each one after it."""
+
 
 class Heartbeat:
     def __init__(self, *, clock: Callable[[], float], unfinished: Callable[[], int]) -> None:
@@ -21,9 +31,11 @@ class Heartbeat:
         self._clock = clock
         self._unfinished = unfinished
         self._last_s = clock()
+        self._slowest_s = 0.0
 
     def beat(self) -> None:
         """The engine made a step."""
+        self._slowest_s = max(self.age_s(), (1 - _FORGOTTEN_BY_STEP) * self._slowest_s)
         self._last_s = self._clock()
 
     def expect(self) -> None:
@@ -34,6 +46,11 @@ class Heartbeat:
     def age_s(self) -> float:
         """Seconds that the engine has had work and made no step; 0 while it has none."""
         return self._clock() - self._last_s if self._unfinished() else 0.0
+
+    @property
+    def stalled(self) -> bool:
+        """Whether what is sent now would wait for an engine that does not step."""
+        return self.age_s() > min(max(STALLED_AFTER_S, _SLOW_STEPS * self._slowest_s), HUNG_AFTER_S)
 
     @property
     def hung(self) -> bool:

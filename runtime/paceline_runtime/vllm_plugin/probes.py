@@ -22,9 +22,12 @@ class Probes:
         return {"/ready": self.ready, "/live": self.live, "/paceline/info": self.info}
 
     async def ready(self, _: Request) -> Response:
-        """200 if a request sent now would be answered: not while loading, not while leaving."""
-        lifecycle = self._serving.lifecycle
-        return JSONResponse({"phase": lifecycle.phase.value}, status_code=200 if lifecycle.ready else 503)
+        """200 if a request sent now would be answered: not while loading, not while leaving, not while the engine
+        makes no step."""
+        lifecycle, heartbeat = self._serving.lifecycle, self._serving.heartbeat
+        ready = lifecycle.ready and not heartbeat.stalled
+        told = {"phase": lifecycle.phase.value, "stepAgeSeconds": round(heartbeat.age_s(), 1)}
+        return JSONResponse(told, status_code=200 if ready else 503)
 
     async def live(self, _: Request) -> Response:
         """503 only if the engine has work and has made no step for a minute. Being busy is no reason to

@@ -1,4 +1,4 @@
-"""A hung engine is told from a busy and from an idle one."""
+"""A stalled engine and a hung one are told from a busy, a slow and an idle one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import monotonic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline_runtime.vllm_plugin.heartbeat import HUNG_AFTER_S, Heartbeat
+from paceline_runtime.vllm_plugin.heartbeat import HUNG_AFTER_S, STALLED_AFTER_S, Heartbeat
 from tests.unit.runtime.pod import pod, until
 
 
@@ -76,6 +76,51 @@ async def test_the_first_request_after_a_long_rest_has_its_minute(tmp_path: Path
         await until(lambda: one.server.engine.unfinished() == 1)
         assert (await one.get("/live"))[0] == 200
         slow.cancel()
+
+
+async def test_a_stalled_engine_is_not_ready_until_it_steps_again(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock) as one, one.ask(max_tokens=50, ignore_eos=True) as response:
+        await response.content.readline()
+        async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
+            pass
+        await asyncio.sleep(0.05)
+        assert (await one.get("/ready"))[0] == 200
+        clock.added_s += STALLED_AFTER_S + 1
+        assert (await one.get("/ready"))[0] == 503
+        assert (await one.get("/live"))[0] == 200
+        async with one.admin.put("http://pod/emulation", json={"fault": "None"}):
+            pass
+        assert (await response.text()).endswith("data: [DONE]\n\n")
+        assert (await one.get("/ready"))[0] == 200
+
+
+def test_a_slow_engine_is_not_stalled_by_its_own_pace() -> None:
+    now_s = 0.0
+    heartbeat = Heartbeat(clock=lambda: now_s, unfinished=lambda: 1)
+    for step_s in (0.02, 2.0, 0.02, 0.02):
+        now_s += step_s
+        heartbeat.beat()
+    now_s += 3 * STALLED_AFTER_S
+    assert not heartbeat.stalled
+    heartbeat.beat()
+    now_s += 5 * STALLED_AFTER_S
+    assert not heartbeat.stalled
+    for _ in range(1000):
+        now_s += 0.02
+        heartbeat.beat()
+    now_s += STALLED_AFTER_S + 1
+    assert heartbeat.stalled
+
+
+def test_a_hung_engine_is_stalled_however_slow_it_was() -> None:
+    now_s = 0.0
+    heartbeat = Heartbeat(clock=lambda: now_s, unfinished=lambda: 1)
+    now_s += 50
+    heartbeat.beat()
+    now_s += HUNG_AFTER_S + 1
+    assert heartbeat.stalled
+    assert heartbeat.hung
 
 
 @given(st.lists(st.tuples(st.sampled_from(["arrive", "finish", "step"]), st.floats(0, 100)), max_size=40))
