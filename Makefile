@@ -71,7 +71,7 @@ integration: venv cluster-binaries ## Tests against a real API server
 
 .PHONY: test
 test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, the quick e2e scenarios
-	@$(PY) -m pytest -m "not slow and not vllm and not campaign" --timeout=900 tests e2e/scenarios
+	@$(PY) -m pytest -m "not slow and not vllm and not campaign and not three_nodes" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
 e2e: venv helm cluster-binaries models runtime-env ## All that starts a real vLLM: its tests, and the scenarios under load (an hour or more)
@@ -107,6 +107,11 @@ e2e-zero: venv helm cluster-binaries ## Scenario: to zero and back
 .PHONY: e2e-faults
 e2e-faults: venv helm cluster-binaries ## Scenario: what breaks beside and in a service under load
 	@$(SCENARIO) e2e/scenarios/test_faults.py
+
+.PHONY: e2e-node
+e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost under load
+	@$(PY) -m e2e.cluster up --nodes 3
+	@$(SCENARIO) e2e/scenarios/test_node.py
 
 .PHONY: e2e-transitions
 e2e-transitions: venv helm cluster-binaries ## Campaign: transitions at random moments, 60 of each kind; goes on next time
