@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paceline.metrics.settings import Rules
 from paceline.planner import (
     MISSING,
     Figure,
@@ -28,10 +29,10 @@ from paceline.simulator.policies.sight import ReplicaSample
 EPOCH_S = 1_767_225_600.0
 """A simulation's zero in the planner's Unix time: 2026-01-01."""
 
-PLANNER_WINDOW_S = 60.0
-STALE_AFTER_S = 45.0
-LEAST_SAMPLES = 10
-LENGTHS_WINDOW_S = 60.0
+_RULES = Rules()
+PLANNER_WINDOW_S = _RULES.window_s
+STALE_AFTER_S = _RULES.stale_after_s
+LEAST_SAMPLES = _RULES.min_samples
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +103,6 @@ class ScrapedSight:
 def observation_of(world: World, scrapes: Scrapes, *, goal: Goal) -> Observation:
     """As `paceline.metrics` would put it together from the same scrapes."""
     seen = scrapes.increase(PLANNER_WINDOW_S)
-    lengths = scrapes.increase(LENGTHS_WINDOW_S)
     last = scrapes.last()
     asked = world.asked
     return Observation(
@@ -111,9 +111,9 @@ def observation_of(world: World, scrapes: Scrapes, *, goal: Goal) -> Observation
         traffic=Traffic(
             requests_per_s=_rate(seen),
             window_s=PLANNER_WINDOW_S,
-            prompt=_lengths(lengths, "prompt"),
-            output=_lengths(lengths, "output"),
-            cached_prompt_share=_cached(lengths),
+            prompt=_lengths(seen, "prompt"),
+            output=_lengths(seen, "output"),
+            cached_prompt_share=_cached(seen),
             held_requests=MISSING
             if last is None
             else _figure(last.held, age_s=world.now_s - last.at_s, samples=1, least=0),

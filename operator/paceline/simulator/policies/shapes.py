@@ -10,7 +10,8 @@ from paceline.planner import Goal, Planner, PlannerState, Shape
 from paceline.planner.settings import PlannerSettings
 from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.world import World
-from paceline.simulator.policies.seen import ScrapedSight, observation_of
+from paceline.simulator.policies.around import OperatorSight
+from paceline.simulator.policies.seen import ScrapedSight
 from paceline.simulator.policies.sight import Rival
 from paceline.simulator.simulation import Policy
 from paceline_core.timing import StepTiming
@@ -81,6 +82,7 @@ class Paceline:
         self._planner = Planner(timing=timing, settings=settings)
         self._sizes = sizes
         self._objective = objective
+        self._sight = OperatorSight()
         self._state: PlannerState | None = None
 
     def shape(self, world: World, scrapes: Scrapes, goal: Goal) -> Shape:
@@ -88,7 +90,7 @@ class Paceline:
             goal = replace(goal, allowed_tensor_parallel_sizes=self._sizes)
         if self._objective is not None:
             goal = replace(goal, objective=self._objective)
-        decision = self._planner.decide(observation_of(world, scrapes, goal=goal), self._state)
+        decision = self._planner.decide(self._sight.look(world, scrapes, goal=goal), self._state)
         self._state = decision.state
         return decision.shape
 
