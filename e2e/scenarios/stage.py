@@ -11,6 +11,7 @@ from typing import Any
 
 from e2e.kubectl import wait_for
 from e2e.load import Load
+from e2e.scenarios.faults import Fault
 from e2e.scenarios.load import Background
 from e2e.scenarios.tenant import Tenant
 
@@ -35,7 +36,8 @@ class Stage:
     def play(
         self, fault: Fault, *, until: Callable[[Tenant], bool], timeout_s: float, known_s: float = KNOWN_S
     ) -> dict[str, Any]:
-        """What was lost, of it what was sent more than `known_s` after the fault, and the seconds from the fault until `until` held; ten more under load follow."""
+        """What was lost, of it what was sent more than `known_s` after the fault, and the seconds from the fault until
+        `until` held; ten more under load follow."""
         with self._load.running():
             began_s = time.monotonic()
             time.sleep(8)

@@ -15,7 +15,7 @@ from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.world import World
 from paceline.simulator.policies.seen import STALE_AFTER_S, observation_of
 
-DIRECT_AFTER_S = MetricsSettings().direct_after_s
+DIRECT_AFTER_S = MetricsSettings(prometheus=None).direct_after_s
 
 
 @dataclass(slots=True)
