@@ -113,6 +113,10 @@ e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost und
 	@$(PY) -m e2e.cluster up --nodes 3
 	@$(SCENARIO) e2e/scenarios/test_node.py
 
+.PHONY: e2e-in-place
+e2e-in-place: venv helm cluster-binaries ## Scenario: a full node changes its tensor-parallel size in place, beside a rival
+	@$(SCENARIO) e2e/scenarios/test_in_place.py
+
 .PHONY: e2e-transitions
 e2e-transitions: venv helm cluster-binaries ## Campaign: transitions at random moments, 60 of each kind; goes on next time
 	@$(SCENARIO) e2e/scenarios/test_transitions.py

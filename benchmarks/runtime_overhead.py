@@ -97,6 +97,8 @@ def serving() -> Serving:
         service="bench",
         model=ModelFacts(uri="bundled://m", revision=None, attention_heads=9, kv_heads=3, weights_bytes=1),
         tensor_parallel_size=1,
+        data_parallel_size=1,
+        refused_layout=None,
         emulated=False,
         targets_path=Path("targets.json"),
         admin_socket=Path("admin.sock"),

@@ -1,4 +1,4 @@
-"""A pod of somebody else that holds GPUs of the only node."""
+"""A pod of somebody else that holds GPUs of the only node, or waits for them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,31 @@ NAME = "rival"
 
 
 def holds_gpus(tenant: Tenant, *, gpus: int) -> None:
-    """It runs from here on. Its image is an engine's, which the node has."""
-    wait_for("an engine", lambda: bool(tenant.engines()), timeout_s=60)
-    image = str(tenant.engines()[0]["spec"]["containers"][0]["image"])
-    tenant.kubectl.apply(_pod(image, gpus=gpus))
+    """It runs from here on."""
+    _come(tenant, gpus=gpus)
     wait_for("the rival runs", lambda: _phase(tenant) == "Running", timeout_s=60)
+
+
+def waits_for_gpus(tenant: Tenant, *, gpus: int) -> None:
+    """It takes them as soon as they are free."""
+    _come(tenant, gpus=gpus)
+    wait_for("the scheduler has looked", lambda: is_pending(tenant), timeout_s=60)
+
+
+def is_pending(tenant: Tenant) -> bool:
+    conditions = tenant.kubectl.get("pod", NAME)["status"].get("conditions", [])
+    return any(c["type"] == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
 
 
 def gives_them_back(tenant: Tenant) -> None:
     tenant.kubectl.run("delete", "pod", NAME, "--wait=true")
+
+
+def _come(tenant: Tenant, *, gpus: int) -> None:
+    """Its image is an engine's, which the node has."""
+    wait_for("an engine", lambda: bool(tenant.engines()), timeout_s=60)
+    image = str(tenant.engines()[0]["spec"]["containers"][0]["image"])
+    tenant.kubectl.apply(_pod(image, gpus=gpus))
 
 
 def _phase(tenant: Tenant) -> str:

@@ -26,6 +26,7 @@ from paceline_core.latency import (
     TargetsError,
     judge_status,
 )
+from paceline_core.layout import LAYOUT_ANNOTATION, Layout, LayoutError, LayoutOrder
 from paceline_core.roofline import NoEstimate, estimate_table
 from paceline_core.timing import StepTiming, TimingTable
 from paceline_core.timing_tables import UnknownTable, load_table, shipped_tables
@@ -46,6 +47,7 @@ __all__ = [
     "CLIENT_ERROR_STATUS",
     "ELAPSED_HEADER",
     "GATE_ACCEPT_S",
+    "LAYOUT_ANNOTATION",
     "NOT_QUANTIZED",
     "QUIET_S",
     "SLACK_S",
@@ -58,6 +60,9 @@ __all__ = [
     "FileFormat",
     "HubUri",
     "LatencyTarget",
+    "Layout",
+    "LayoutError",
+    "LayoutOrder",
     "ModelUri",
     "NoEstimate",
     "Outcome",

@@ -21,8 +21,8 @@ class Hold(ApiModel):
     max_seconds: Annotated[int, Field(ge=0, le=3600)] | None = Field(
         default=None,
         description="Longest wait; then 503. The wait counts in the time to the first token. Absent: 30, and "
-        "300 where spec.scaling.replicaBounds.min is 0, since an engine starts meanwhile; never longer than "
-        "spec.admission.maxRequestSeconds.",
+        "300 where spec.scaling.replicaBounds.min is 0, since an engine starts meanwhile, and at least "
+        "spec.transition.maxHoldSeconds; never longer than spec.admission.maxRequestSeconds.",
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from paceline.api.base import ApiModel, Rule, list_set, rules
 
+Switch = Literal["Enabled", "Disabled"]
 ScalingMode = Literal["Manual", "Auto", "Advisory"]
 TensorParallelSize = Annotated[int, Field(ge=1, le=64)]
 
@@ -229,10 +230,30 @@ class Transition(ApiModel):
                 cel="self.pendingDeadlineSeconds <= self.readyDeadlineSeconds",
                 field_path=".pendingDeadlineSeconds",
                 message="longer than spec.transition.readyDeadlineSeconds: write at most that",
-            )
+            ),
+            Rule(
+                cel="!has(self.maxHoldSeconds) || self.maxHoldSeconds == 0 || (has(self.inPlace) && self.inPlace == "
+                "'Enabled')",
+                field_path=".maxHoldSeconds",
+                message="nothing is held for a change unless spec.transition.inPlace is Enabled: write that, or leave "
+                "this out",
+            ),
         )
     )
 
+    in_place: Switch = Field(
+        default="Disabled",
+        description="Enabled: where the scheduler finds no GPUs for the pods of another tensor-parallel size, the pods "
+        "that serve change to it one after the other, each within its own GPUs: from one engine of size 8 to two of "
+        "size 4 behind one port. It needs replicas × tensorParallelSize to fill whole pods. Each pod is away while it "
+        "starts anew, and the others carry its load.",
+    )
+    max_hold_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=0,
+        description="Longest time that requests are held at the gate while the only pod changes in place; the wait "
+        "counts in the time to the first token. It covers the last requests of the pod and its start. 0: a single pod "
+        "is not changed in place.",
+    )
     ready_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
         default=900,
         description="Time for all new pods to become Ready, weights loaded and warmed up. After it the old "

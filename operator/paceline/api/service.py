@@ -103,6 +103,20 @@ class InferenceServiceSpec(ApiModel):
                 message="longer than spec.admission.maxRequestSeconds: write at most that",
             ),
             Rule(
+                cel="!has(self.transition.inPlace) || self.transition.inPlace == 'Disabled' || "
+                "!has(self.scaling.mode) || self.scaling.mode == 'Manual'",
+                field_path=".transition.inPlace",
+                message="only spec.scaling.mode Manual changes pods in place: write Disabled, or mode: Manual",
+            ),
+            Rule(
+                cel="!has(self.transition.maxHoldSeconds) || self.transition.maxHoldSeconds <= "
+                "(has(self.router.hold.maxSeconds) ? self.router.hold.maxSeconds : "
+                "self.admission.maxRequestSeconds)",
+                field_path=".transition.maxHoldSeconds",
+                message="a request is held no longer than spec.router.hold.maxSeconds, nor than "
+                "spec.admission.maxRequestSeconds where that is not given: write at most that, or a longer hold",
+            ),
+            Rule(
                 cel=f"{_NEVER_ZERO} || !has(self.router.hold.maxSeconds) || self.router.hold.maxSeconds > 0",
                 field_path=".router.hold.maxSeconds",
                 message="spec.scaling.replicaBounds.min is 0, so a request must be held while an engine starts: "
@@ -176,7 +190,8 @@ class InferenceServiceSpec(ApiModel):
         if self.router.hold.max_seconds is not None:
             return self.router.hold.max_seconds
         usual = HOLD_S if self.scaling.idle_seconds is None else HOLD_FROM_ZERO_S
-        return min(usual, self.admission.max_request_seconds)
+        longest = max(usual, self.transition.max_hold_seconds)
+        return min(longest, self.admission.max_request_seconds)
 
     @property
     def max_prompt_tokens(self) -> int:

@@ -183,6 +183,12 @@ class TransitionStatus(StatusModel):
     id: _Count = Field(description="Number of the change; it only grows.")
     from_variant: _Name | None = Field(default=None, alias="from", description="Variant that leaves.")
     to_variant: _Name | None = Field(default=None, alias="to", description="Variant that comes.")
+    from_layout: _Short | None = Field(
+        default=None, description="In place: how a pod divided its GPUs before, such as tp=8,dp=1."
+    )
+    to_layout: _Short | None = Field(
+        default=None, description="In place: how it is to divide them, such as tp=4,dp=2."
+    )
     step: _Name = Field(description="Step that is under way.")
     started_at: _Time | None = Field(default=None, description="When the change began.")
     deadline: _Time | None = Field(

@@ -84,6 +84,8 @@ def local_run(
         ("--routers", ["--admin-socket", str(state / "admin.sock")]),
     ):
         args = _replaced(args, flag, here)
+    if "--live-port" in args:
+        args = _replaced(args, "--live-port", [])
     emulated = spec.runtime.emulation is not None
     return LocalRun(
         name=service.metadata.name,

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import structlog
@@ -32,16 +33,19 @@ ANSWER_LIMIT_BYTES = 64 * 1024
 class PodInfoSource:
     def __init__(self, *, on_news: Callable[[ServiceKey], None]) -> None:
         self._on_news = on_news
-        self._known: OrderedDict[str, PodInfo] = OrderedDict()
+        self._known: OrderedDict[str, tuple[float | None, PodInfo]] = OrderedDict()
+        """By uid, with the moment since when the pod was Ready: it may come back as another one."""
+
         self._next_try_s: OrderedDict[str, float] = OrderedDict()
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(WIDTH)
         self._session: aiohttp.ClientSession | None = None
 
     def of(self, key: ServiceKey, pod: Pod) -> PodInfo | None:
-        known = self._known.get(pod.uid)
-        if known is None and pod.component == "engine" and pod.serving and pod.ip is not None:
-            self._ask(key, pod.uid, pod.ip)
+        since_s, known = self._known.get(pod.uid, (None, None))
+        is_old = known is None or since_s != pod.ready_since_s
+        if is_old and pod.component == "engine" and pod.serving and pod.ip is not None:
+            self._ask(key, pod.uid, pod.ip, since_s=pod.ready_since_s)
         return known
 
     async def close(self) -> None:
@@ -51,17 +55,18 @@ class PodInfoSource:
         if self._session is not None:
             await self._session.close()
 
-    def _ask(self, key: ServiceKey, uid: str, ip: str) -> None:
+    def _ask(self, key: ServiceKey, uid: str, ip: str, *, since_s: float | None) -> None:
         loop = asyncio.get_running_loop()
-        if uid in self._asking or self._next_try_s.get(uid, 0.0) > loop.time():
+        readiness = f"{uid}@{since_s}"
+        if uid in self._asking or self._next_try_s.get(readiness, 0.0) > loop.time():
             return
-        self._next_try_s[uid] = loop.time() + RETRY_S
+        self._next_try_s[readiness] = loop.time() + RETRY_S
         _bound(self._next_try_s)
-        task = loop.create_task(self._fetch(key, uid, ip))
+        task = loop.create_task(self._fetch(key, uid, ip, since_s=since_s))
         self._asking[uid] = task
         task.add_done_callback(lambda _: self._asking.pop(uid, None))
 
-    async def _fetch(self, key: ServiceKey, uid: str, ip: str) -> None:
+    async def _fetch(self, key: ServiceKey, uid: str, ip: str, *, since_s: float | None) -> None:
         host = f"[{ip}]" if ":" in ip else ip
         async with self._places:
             try:
@@ -75,7 +80,7 @@ class PodInfoSource:
                     error=str(error) or type(error).__name__,
                 )
                 return
-        self._known[uid] = info
+        self._known[uid] = (since_s, info)
         _bound(self._known)
         self._on_news(key)
 
@@ -90,6 +95,6 @@ class PodInfoSource:
             return PodInfo.parse(json.loads(await answer.content.read(ANSWER_LIMIT_BYTES)))
 
 
-def _bound(table: OrderedDict[str, PodInfo] | OrderedDict[str, float]) -> None:
+def _bound(table: OrderedDict[str, Any]) -> None:
     while len(table) > KEPT:
         table.popitem(last=False)

@@ -30,7 +30,7 @@ from paceline.controller.refusal import invalid_spec_status
 from paceline.controller.status_writer import StatusWriter
 from paceline.controller.work_queue import ServiceKey
 from paceline.controller.writer import Outcome, Writer
-from paceline.fleet import Apply, Delete, Event, Observed, Plan, ServiceMeta, Settings, plan
+from paceline.fleet import Apply, Delete, Event, Observed, Plan, Reshape, ServiceMeta, Settings, plan
 from paceline.fleet.manifests import AFTER_ENGINES, ENGINES
 from paceline_core.checkpoint import CheckpointFacts
 
@@ -190,6 +190,10 @@ class Reconciler:
                 urgent_done()
             await self._apply_group(run, key, tuple(group), status=status, at_once=priority < ENGINES)
         urgent_done()
+        for told in what.reshape:
+            if run.too_early or run.step_failed:
+                break
+            await self._attempt(run, key, told, self._writer.reshape(key, told))
         for gone in what.delete:
             if run.too_early:
                 break
@@ -235,7 +239,7 @@ class Reconciler:
             await self._attempt(run, key, one, self._writer.apply(key, one, status=status))
 
     async def _attempt(
-        self, run: _Run, key: ServiceKey, action: Apply | Delete, call: Awaitable[Outcome]
+        self, run: _Run, key: ServiceKey, action: Apply | Delete | Reshape, call: Awaitable[Outcome]
     ) -> None:
         """One that fails does not stop the others, except where a step of a transition hangs on it."""
         try:

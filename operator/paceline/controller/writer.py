@@ -19,11 +19,12 @@ from paceline.controller.cluster_cache import ClusterCache, key_of
 from paceline.controller.conflict_book import Attempt, ConflictBook
 from paceline.controller.errors import FieldConflict, NotFound, StaleWrite
 from paceline.controller.instruments import Instruments
-from paceline.controller.resources import CHILD_OF_KIND, Resource
+from paceline.controller.resources import CHILD_OF_KIND, POD, Resource
 from paceline.controller.sameness import ANNOTATION_APPLIED, content_digest_of, digest_of, holds, is_applied
 from paceline.controller.turnstile import Turnstile
 from paceline.controller.work_queue import ServiceKey
-from paceline.fleet import Apply, ChildKey, Delete
+from paceline.fleet import Apply, ChildKey, Delete, Reshape
+from paceline.fleet.manifests import ENGINES
 
 log = structlog.get_logger()
 
@@ -84,6 +85,17 @@ class Writer:
             if action.must_be_absent and not await self._is_absent(key, resource, action.name):
                 return Outcome.LOOK_AGAIN
             return await self._apply(key, child, resource, action, attempt=attempt, status=status)
+
+    async def reshape(self, key: ServiceKey, action: Reshape) -> Outcome:
+        async with self._turnstile.turn(ENGINES):
+            try:
+                live = await self._client.merge(POD, action.body(), namespace=key.namespace, name=action.name)
+            except (NotFound, StaleWrite):
+                return Outcome.LOOK_AGAIN
+        if key_of(POD, live) == key:
+            self._cache.put(POD, live)
+        self._wrote(key, POD, action.name, verb="reshape")
+        return Outcome.WROTE
 
     async def delete(self, key: ServiceKey, action: Delete, *, priority: int) -> Outcome:
         resource = CHILD_OF_KIND[action.kind]

@@ -5,7 +5,7 @@
 anything: after a crash the next plan starts from what the cluster shows.
 """
 
-from paceline.fleet.actions import Apply, Delete, Event, Plan
+from paceline.fleet.actions import Apply, Delete, Event, Plan, Reshape
 from paceline.fleet.observed import (
     ChildKey,
     Conflict,
@@ -31,6 +31,7 @@ __all__ = [
     "Plan",
     "Pod",
     "PodInfo",
+    "Reshape",
     "ServiceMeta",
     "Settings",
     "Verdict",

@@ -5,8 +5,8 @@ Order of execution, for the controller:
 1. If `plan.status_first`: write `plan.status` first, with the resourceVersion of the service that was
    observed. If that is refused (somebody else wrote), do nothing else and plan again: two operators never
    both act.
-2. The applies in order, then the deletes. One that fails stops neither the others nor the status, except
-   that a failed apply with `status_first` stops the later actions with that mark.
+2. The applies in order, then what pods are told, then the deletes. One that fails stops neither the others nor the status, except
+   that a failed apply with `status_first` stops the later actions with that mark, and what pods are told.
 3. Write `plan.status` if not yet written and different from the observed one; then the events.
 4. Plan again after `requeue_after_s`, or earlier when anything that was observed changes.
 """
@@ -17,6 +17,8 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from paceline_core import LAYOUT_ANNOTATION, LayoutOrder
 
 if TYPE_CHECKING:
     from paceline.api import InferenceServiceStatus
@@ -76,6 +78,21 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reshape:
+    """Tell one engine pod its layout, by an annotation. The status goes first."""
+
+    name: str
+    uid: str
+    order: LayoutOrder
+    kind: Literal["Pod"] = "Pod"
+    status_first: Literal[True] = True
+
+    def body(self) -> dict[str, Any]:
+        """A merge patch; the UID is a precondition."""
+        return {"metadata": {"uid": self.uid, "annotations": {LAYOUT_ANNOTATION: str(self.order)}}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One Kubernetes event on the service. A plan holds one only where a condition changes or an action is
     taken."""
@@ -88,6 +105,7 @@ class Event:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     apply: tuple[Apply, ...] = ()
+    reshape: tuple[Reshape, ...] = ()
     delete: tuple[Delete, ...] = ()
     status: InferenceServiceStatus
     events: tuple[Event, ...] = ()
@@ -97,4 +115,5 @@ class Plan:
     @property
     def status_first(self) -> bool:
         """Whether the status must be written, compare-and-swap, before any action."""
-        return any(one.status_first for one in self.apply) or any(one.status_first for one in self.delete)
+        changes: tuple[Apply | Reshape | Delete, ...] = (*self.apply, *self.reshape, *self.delete)
+        return any(one.status_first for one in changes)

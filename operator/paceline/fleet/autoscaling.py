@@ -23,8 +23,8 @@ from paceline.fleet.actions import Event
 from paceline.fleet.advice import METRICS_UNKNOWN, Advice, Choice, Measured
 from paceline.fleet.observed import Observed
 from paceline.fleet.shape import active_override
+from paceline.fleet.situation import INFEASIBLE, REFUSED
 from paceline.fleet.timestamps import rfc3339, unix_s
-from paceline.fleet.transition import INFEASIBLE, REFUSED
 
 REFRESH_S = 120.0
 """How old figures in the status may be: 1,000 services then write 8 times a second."""

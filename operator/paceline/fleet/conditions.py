@@ -12,10 +12,12 @@ from paceline.api import Condition, ConditionStatus, ConditionType, InferenceSer
 from paceline.fleet.actions import Event
 from paceline.fleet.autoscaling import Word
 from paceline.fleet.drain_time import engine_grace_s
+from paceline.fleet.in_place import serving_in
 from paceline.fleet.outlook import Outlook
-from paceline.fleet.roles import ROLLED_BACK, STARTING, is_active
+from paceline.fleet.roles import RESHAPING, ROLLED_BACK, STARTING, is_active
+from paceline.fleet.situation import INFEASIBLE, REFUSED
 from paceline.fleet.timestamps import rfc3339, unix_s
-from paceline.fleet.transition import INFEASIBLE, REFUSED
+from paceline_core import Layout
 
 _LIMIT = 1024
 
@@ -100,12 +102,16 @@ def _words(outlook: Outlook) -> Iterator[Word]:
 def _ready(outlook: Outlook) -> Word:
     """Whether requests are answered, not whether every replica is there. At zero they are: they are held while the
     first replica starts."""
-    serving, asked, refused = len(outlook.serving), outlook.asked.replicas, outlook.decision.refused
+    serving, asked, refused = outlook.serving_replicas, outlook.asked.replicas, outlook.decision.refused
     if not serving and outlook.taken_names:
         return Word("Ready", "False", "NameTaken", _taken(outlook))
     if not serving and refused is not None:
         return Word("Ready", "False", refused.reason, refused.message)
     from_zero = not asked or _is_waking(outlook)
+    if not serving and _is_held(outlook):
+        hold_s = outlook.observed.service.spec.transition.max_hold_seconds
+        message = f"The only pod changes in place; requests are held for up to {hold_s} s."
+        return Word("Ready", "True", "ChangingInPlace", message)
     if not serving and not from_zero:
         why = next((why for pod in outlook.starting if (why := pod.why_not_ready) is not None), None)
         message = f"None of {asked} replicas is Ready" + (f": {why}" if why else ".")
@@ -117,6 +123,12 @@ def _ready(outlook: Outlook) -> Word:
     if serving < asked:
         return Word("Ready", "True", "SomeReplicasReady", f"{serving} of {asked} replicas are Ready.")
     return Word("Ready", "True", "AllReplicasReady", f"{serving} of {asked} replicas are Ready.")
+
+
+def _is_held(outlook: Outlook) -> bool:
+    """The only pod was told another layout, and is expected back before the first held request is given up."""
+    transition = outlook.decision.transition
+    return transition is not None and transition.step == RESHAPING and bool(outlook.ready_routers)
 
 
 def _ready_from_zero(outlook: Outlook) -> Word:
@@ -165,7 +177,7 @@ def _progressing(outlook: Outlook) -> Word:
         return Word("Progressing", "False", decision.refused.reason, decision.refused.message)
     if decision.waiting is not None:
         return Word("Progressing", "True", "Waiting", f"The next step waits: {decision.waiting}.")
-    if len(outlook.serving) == outlook.asked.replicas and not outlook.starting:
+    if outlook.serving_replicas == outlook.due_replicas and not outlook.starting:
         return Word("Progressing", "False", "Settled", "The service is as the spec wants it.")
     deadline_s = spec.transition.ready_deadline_seconds
     for pod in outlook.starting:
@@ -175,7 +187,7 @@ def _progressing(outlook: Outlook) -> Word:
                 f"Pod {pod.name} is not Ready after {int(age_s)} s: {pod.why_not_ready or 'no reason given'}"
             )
             return Word("Progressing", "False", "ReadyDeadlineExceeded", message)
-    serving, asked = len(outlook.serving), outlook.asked.replicas
+    serving, asked = outlook.serving_replicas, outlook.asked.replicas
     return Word("Progressing", "True", "Scaling", f"{serving} of {asked} replicas are Ready.")
 
 
@@ -254,6 +266,14 @@ def _change(outlook: Outlook) -> str:
         coming = outlook.decision.roles.coming
         ready = len(coming.serving) if coming is not None else 0
         return f"{text}, {ready} of {outlook.asked.replicas} new pods are Ready; rolled back at {transition.deadline}."
+    if transition.to_layout is not None:
+        text = (
+            f"Change {transition.id} of the pods of {transition.from_variant} from {transition.from_layout} to "
+            f"{transition.to_layout}: {transition.step}"
+        )
+    if transition.step == RESHAPING and transition.to_layout is not None:
+        ready = serving_in(outlook.serving, Layout.parse(transition.to_layout))
+        return f"{text}, {ready} pods have changed; rolled back at {transition.deadline}."
     refused = outlook.decision.refused
     if transition.step == ROLLED_BACK and refused is not None:
         return f"{text}. {refused.message}"

@@ -7,10 +7,11 @@ template says, whatever a later runtime image takes for granted.
 from __future__ import annotations
 
 from paceline.api import Emulation, InferenceService
-from paceline.fleet.names import ENGINE_PORT
+from paceline.fleet.names import ENGINE_PORT, LIVE_PORT
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.services import routers_host
 
+LAYOUT_PATH = "/etc/paceline/pod/layout"
 TARGETS_PATH = "/etc/paceline/slo/targets.json"
 
 
@@ -45,14 +46,17 @@ def engine_args(
         *("--targets", TARGETS_PATH),
         *("--routers", routers_host(meta)),
         *("--port", str(ENGINE_PORT)),
+        *("--layout-file", LAYOUT_PATH),
     ]
     if model.trust_remote_code:
         args.append("--trust-remote-code")
     if runtime.emulation is not None:
         args += _emulation_args(runtime.emulation)
-    elif spec.accelerator.is_cpu:
-        # vLLM's CPU build compiles for most of a minute at every start and never reloads what it compiled.
-        args.append("--eager")
+    else:
+        args += ["--live-port", str(LIVE_PORT)]
+        if spec.accelerator.is_cpu:
+            # vLLM's CPU build compiles for most of a minute at every start and never reloads what it compiled.
+            args.append("--eager")
     if runtime.extra_args:
         args += ["--", *runtime.extra_args]
     return args

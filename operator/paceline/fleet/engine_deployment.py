@@ -25,6 +25,7 @@ from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.ownership import owner_reference
 from paceline.fleet.settings import Settings
 from paceline.fleet.variant import Inputs, Variant, canonical
+from paceline_core import LAYOUT_ANNOTATION, Layout
 
 
 def new_deployment(
@@ -63,22 +64,32 @@ def new_deployment(
 
 
 def existing_deployment(
-    variant: Variant, *, meta: ServiceMeta, inputs: Inputs | None, replicas: int, asked_replicas: int
+    variant: Variant,
+    *,
+    meta: ServiceMeta,
+    inputs: Inputs | None,
+    layout: Layout,
+    replicas: int,
+    asked_replicas: int,
 ) -> dict[str, Any]:
     """The Deployment of a variant that exists: what shapes a pod is exactly as it was first applied.
 
-    `inputs` is what it was made from, None where that cannot be told any more.
+    `inputs` is what it was made from, None where that cannot be told any more. `layout` is what its pods are to have
+    by now.
     """
     template = _template_of(variant)
     annotations = {ANNOTATION_ASKED: str(asked_replicas), ANNOTATION_TEMPLATE: _written(template)}
     if inputs is not None:
         annotations[ANNOTATION_INPUTS] = canonical(inputs)
+    told_before = LAYOUT_ANNOTATION in (variant.deployment["metadata"].get("annotations") or {})
+    if told_before or layout != Layout(variant.gpus_per_pod):
+        annotations[LAYOUT_ANNOTATION] = str(layout)
     if variant.has_served:
         annotations[ANNOTATION_SERVED] = "true"
     return _deployment(
         meta,
         name=variant.name,
-        tensor_parallel_size=variant.tensor_parallel_size,
+        tensor_parallel_size=variant.gpus_per_pod,
         replicas=replicas,
         template=template,
         annotations=annotations,

@@ -6,16 +6,18 @@ sees to it that a variant that exists keeps the template it began with.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from paceline.api import InferenceService, TopologySpreadConstraint
 from paceline.fleet.drain_time import engine_grace_s
-from paceline.fleet.engine_args import engine_args
+from paceline.fleet.engine_args import LAYOUT_PATH, engine_args
 from paceline.fleet.engine_resources import RUN_DIRECTORY_BYTES, engine_resources
-from paceline.fleet.names import ENGINE, ENGINE_PORT, Names
+from paceline.fleet.names import ENGINE, ENGINE_PORT, LIVE_PORT, Names
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.pod_security import container_security_context, pod_security_context
 from paceline.fleet.settings import Settings
+from paceline_core import LAYOUT_ANNOTATION
 
 CACHE_PATH = "/models/cache"
 PRODUCT_LABEL = "nvidia.com/gpu.product"
@@ -54,7 +56,7 @@ def engine_pod_template(
                     service, meta=meta, tensor_parallel_size=tensor_parallel_size, model_uri=model_uri
                 ),
                 "env": _environment(service),
-                "ports": [{"name": "http", "containerPort": ENGINE_PORT, "protocol": "TCP"}],
+                "ports": _ports(service),
                 "resources": engine_resources(service, tensor_parallel_size=tensor_parallel_size),
                 "securityContext": container_security_context(),
                 "volumeMounts": _mounts(service),
@@ -121,6 +123,13 @@ def _environment(service: InferenceService) -> list[dict[str, Any]]:
     return environment + [one.to_manifest() for one in spec.runtime.env]
 
 
+def _ports(service: InferenceService) -> list[dict[str, Any]]:
+    ports = {"http": ENGINE_PORT}
+    if service.spec.runtime.emulation is None:
+        ports["live"] = LIVE_PORT
+    return [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()]
+
+
 def _claims(service: InferenceService) -> list[tuple[str, str, str, bool]]:
     """(volume, claim, mount path, read only)"""
     model = service.spec.model
@@ -142,6 +151,20 @@ def _volumes(service: InferenceService, *, names: Names) -> list[dict[str, Any]]
             "emptyDir": {"medium": "Memory", "sizeLimit": service.spec.runtime.shared_memory_size},
         },
         {"name": "slo", "configMap": {"name": names.slo}},
+        {
+            "name": "pod",
+            "downwardAPI": {
+                "items": [
+                    {
+                        "path": PurePosixPath(LAYOUT_PATH).name,
+                        "fieldRef": {
+                            "apiVersion": "v1",
+                            "fieldPath": f"metadata.annotations['{LAYOUT_ANNOTATION}']",
+                        },
+                    }
+                ]
+            },
+        },
         *(
             {
                 "name": volume,
@@ -159,6 +182,7 @@ def _mounts(service: InferenceService) -> list[dict[str, Any]]:
         {"name": "shm", "mountPath": "/dev/shm"},
         # A directory, not a subPath: only so does the kubelet carry a change of targets into a running pod.
         {"name": "slo", "mountPath": "/etc/paceline/slo", "readOnly": True},
+        {"name": "pod", "mountPath": str(PurePosixPath(LAYOUT_PATH).parent), "readOnly": True},
         *(
             {"name": volume, "mountPath": path} | ({"readOnly": True} if read_only else {})
             for volume, _, path, read_only in _claims(service)
@@ -183,7 +207,11 @@ def _probes(service: InferenceService) -> dict[str, Any]:
         },
         "readinessProbe": ready | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
         "livenessProbe": {
-            "httpGet": {"path": "/live", "port": "http"},
+            # An emulated engine is back within seconds and needs no launcher beside it.
+            "httpGet": {
+                "path": "/live",
+                "port": "live" if service.spec.runtime.emulation is None else "http",
+            },
             "periodSeconds": 10,
             "timeoutSeconds": 10,
             "failureThreshold": 6,

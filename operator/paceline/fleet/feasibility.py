@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from paceline.api import InferenceService, Refused, bytes_of
 from paceline.fleet.observed import Node, Observed
-from paceline.fleet.transition import INFEASIBLE
+from paceline.fleet.situation import INFEASIBLE
 from paceline_core import (
     BUNDLED_FACTS,
     BundledUri,

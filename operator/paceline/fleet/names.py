@@ -38,6 +38,9 @@ ENGINE = "engine"
 ROUTER = "router"
 
 ENGINE_PORT = 8000
+LIVE_PORT = 8001
+"""Of the launcher, which is there while the engine starts anew in another layout."""
+
 GATE_PORT = 8080
 GATE_OPS_PORT = 9090
 ROUTER_LOOPBACK_PORT = 8010

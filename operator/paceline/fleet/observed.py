@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paceline.fleet.names import LABEL_COMPONENT, LABEL_TENSOR_PARALLEL_SIZE, LABEL_VARIANT
 from paceline.fleet.timestamps import unix_s as unix_s
+from paceline_core import LAYOUT_ANNOTATION, Layout
 
 if TYPE_CHECKING:
     from paceline.api import InferenceService, InferenceServiceStatus
@@ -90,7 +91,13 @@ class PodInfo:
     version: str | None
     emulated: bool | None
     draining: bool | None
-    tensor_parallel_size: int | None
+    layout: Layout | None
+    """How it divides its GPUs; None where its runtime does not say, and so cannot change it."""
+
+    refused_order: str | None
+    """The order of a layout that it did not follow, or could not start in."""
+
+    refused_because: str | None
     model_revision: str | None
     attention_heads: int | None
     kv_heads: int | None
@@ -100,11 +107,14 @@ class PodInfo:
     @classmethod
     def parse(cls, body: RawObject) -> PodInfo:
         model, stages = _mapping(body.get("model")), _mapping(body.get("stages"))
+        refused = _mapping(body.get("refusedLayout"))
         return cls(
             version=_text(body.get("version")),
             emulated=_flag(body.get("emulated")),
             draining=_flag(body.get("draining")),
-            tensor_parallel_size=_count(body.get("tensorParallelSize")),
+            layout=_layout(body),
+            refused_order=_text(refused.get("order")),
+            refused_because=_text(refused.get("message")),
             model_revision=_text(model.get("revision")),
             attention_heads=_count(model.get("attentionHeads")),
             kv_heads=_count(model.get("kvHeads")),
@@ -122,6 +132,11 @@ class Pod:
 
     variant: str | None
     tensor_parallel_size: int | None
+    """Of its template; a change in place leaves it."""
+
+    ordered: str | None
+    """The annotation that tells it its layout, as it stands; None: the layout of its template."""
+
     gpus: int
     """Devices that the pod asks for; 0 on a CPU."""
 
@@ -158,6 +173,16 @@ class Pod:
         return self.ready and not self.deleting
 
     @property
+    def layout(self) -> Layout | None:
+        """What it serves in; None: unknown."""
+        return self.info.layout if self.info is not None else None
+
+    @property
+    def groups(self) -> int:
+        """Replicas that it holds: engines behind its port."""
+        return self.layout.data_parallel_size if self.layout is not None else 1
+
+    @property
     def why_not_ready(self) -> str | None:
         """The most telling word on a start that does not get there."""
         if self.verdict is not None:
@@ -192,6 +217,7 @@ class Pod:
             component=labels.get(LABEL_COMPONENT, ""),
             variant=labels.get(LABEL_VARIANT),
             tensor_parallel_size=int(tp) if tp.isdigit() else None,
+            ordered=(meta.get("annotations") or {}).get(LAYOUT_ANNOTATION),
             gpus=_devices(spec),
             created_at_s=unix_s(meta["creationTimestamp"]),
             ip=status.get("podIP"),
@@ -317,6 +343,11 @@ CHILD_KINDS: tuple[tuple[str, str], ...] = (
 def _text(value: object) -> str | None:
     """As long as a field of the status may be."""
     return str(value)[:253] if value is not None else None
+
+
+def _layout(body: RawObject) -> Layout | None:
+    tp, dp = _count(body.get("tensorParallelSize")), _count(body.get("dataParallelSize"))
+    return Layout(tp, dp) if tp and dp else None
 
 
 def _count(value: object) -> int | None:

@@ -8,7 +8,7 @@ from paceline.api import Shape
 from paceline.fleet.autoscaling import Autoscaling
 from paceline.fleet.foreign import ForeignField
 from paceline.fleet.observed import Observed, Pod
-from paceline.fleet.transition import Decision
+from paceline.fleet.situation import Decision
 from paceline.fleet.variant import Variant
 
 
@@ -36,6 +36,19 @@ class Outlook:
     @property
     def serving(self) -> tuple[Pod, ...]:
         return tuple(pod for pod in self.engine_pods if pod.serving)
+
+    @property
+    def serving_replicas(self) -> int:
+        """A pod that was changed in place holds several."""
+        return sum(pod.groups for pod in self.serving)
+
+    @property
+    def due_replicas(self) -> int:
+        """Those that are asked for, in whole pods of the variant that stays."""
+        current, asked = self.decision.roles.current, self.asked
+        if current is None or current.tensor_parallel_size != asked.tensor_parallel_size:
+            return asked.replicas
+        return current.pods_for(asked.replicas) * current.layout.data_parallel_size
 
     @property
     def starting(self) -> tuple[Pod, ...]:

@@ -8,7 +8,7 @@ to say of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paceline.api import InferenceServiceStatus, Refused, Shape
@@ -18,6 +18,7 @@ from paceline.fleet.conditions import conditions
 from paceline.fleet.engine_deployment import existing_deployment, new_deployment
 from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
 from paceline.fleet.foreign import REPLICAS, Claim, claim, ignored_scale_writer, replicas_holder
+from paceline.fleet.in_place import Terms, wanted_layout
 from paceline.fleet.manifests import (
     AFTER_ENGINES,
     BEFORE_ENGINES,
@@ -32,14 +33,15 @@ from paceline.fleet.observed import CHILD_KINDS, Observed, RawObject
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.ownership import is_deleting, is_owned
 from paceline.fleet.replicas import Surroundings
-from paceline.fleet.roles import STARTING, assign_roles
+from paceline.fleet.roles import RESHAPING, STARTING, assign_roles
 from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
 from paceline.fleet.setback import Setback, setback
 from paceline.fleet.settings import Settings
 from paceline.fleet.shape import binding_refusal, desired_shape
+from paceline.fleet.situation import INFEASIBLE, Decision, Situation
 from paceline.fleet.status import service_status
 from paceline.fleet.timestamps import unix_s
-from paceline.fleet.transition import INFEASIBLE, ROUTED_AFTER_S, Decision, Situation, decide
+from paceline.fleet.transition import ROUTED_AFTER_S, decide
 from paceline.fleet.variant import Inputs, find_by_inputs, observed_variants, template_inputs, variant_name
 
 
@@ -98,6 +100,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         return Plan(status=status, events=news, requeue_after_s=requeue_after_s)
     return Plan(
         apply=tuple(found.apply for found in claims),
+        reshape=case.decision.reshape,
         delete=(*_removals(case), *_unwanted(case)),
         status=status,
         events=(
@@ -114,7 +117,10 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
 
 def _case(observed: Observed, *, settings: Settings) -> _Case:
     service, meta = observed.service, observed.meta
-    variants = observed_variants(observed)
+    transition = observed.status.transition if observed.status is not None else None
+    variants = tuple(
+        replace(one, layout=wanted_layout(one, transition)) for one in observed_variants(observed)
+    )
     asked = desired_shape(observed, variants)
     inputs = template_inputs(service, tensor_parallel_size=asked.tensor_parallel_size)
     known = find_by_inputs(variants, inputs)
@@ -124,13 +130,22 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
         now_s=observed.now_s,
         generation=meta.generation,
         variants=variants,
-        target=known.name if known is not None else variant_name(inputs),
+        target=known.name
+        if known is not None
+        else variant_name(inputs, taken=(one.name for one in variants if one.inputs is not None)),
         asked=asked,
-        transition=observed.status.transition if observed.status is not None else None,
+        transition=transition,
         refused=_refusal(observed),
         refusal=refusal_before_start(observed, tensor_parallel_size=asked.tensor_parallel_size),
+        inputs=inputs,
         ready_deadline_s=service.spec.transition.ready_deadline_seconds,
         pending_deadline_s=service.spec.transition.pending_deadline_seconds,
+        in_place=Terms(
+            enabled=service.spec.transition.in_place == "Enabled",
+            max_hold_s=service.spec.transition.max_hold_seconds,
+            max_request_s=service.spec.admission.max_request_seconds,
+            ready_deadline_s=service.spec.transition.ready_deadline_seconds,
+        ),
         around=Surroundings(
             leaving_nodes=frozenset(node.name for node in observed.nodes if node.leaving),
             router_rolling=is_rolling(live_router, wanted=router),
@@ -161,7 +176,7 @@ def _paused(situation: Situation) -> Decision:
             situation.variants,
             transition=situation.transition,
             target=situation.target,
-            asked_replicas=situation.asked.replicas,
+            asked_replicas=situation.target_pods,
         ),
         replicas={one.name: one.replicas for one in situation.variants},
     )
@@ -271,7 +286,10 @@ def _engines(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
         manifest = existing_deployment(
             variant,
             meta=meta,
-            inputs=case.inputs if variant.name == target else variant.inputs,
+            inputs={**case.inputs, "tensorParallelSize": variant.gpus_per_pod}
+            if variant.name == target
+            else variant.made_from,
+            layout=wanted_layout(variant, decision.transition),
             replicas=replicas,
             asked_replicas=situation.asked_of(variant),
         )
@@ -354,7 +372,11 @@ def _next_deadline_s(case: _Case, outlook: Outlook) -> float | None:
     observed, transition = case.observed, case.decision.transition
     spec = observed.service.spec.transition
     moments: list[float] = []
-    if transition is not None and transition.step == STARTING and transition.deadline is not None:
+    if (
+        transition is not None
+        and transition.step in (STARTING, RESHAPING)
+        and transition.deadline is not None
+    ):
         moments.append(unix_s(transition.deadline))
         moments += [pod.ready_since_s + ROUTED_AFTER_S for pod in outlook.serving if pod.ready_since_s]
     for pod in outlook.starting:

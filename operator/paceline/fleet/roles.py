@@ -2,6 +2,7 @@
 
     step of the last transition      stays   comes   leave
     Starting                         from    to      the rest
+    Reshaping                        from    -       the rest      (in place: the pods of one variant, both names)
     Draining, Done                   to      -       the rest
     RollingBack, RolledBack          from    -       the rest
     none, or the named one is gone   the target if it is at full strength, else the one that serves most
@@ -18,9 +19,10 @@ from typing import Literal
 from paceline.api import TransitionStatus
 from paceline.fleet.variant import Variant
 
-Step = Literal["Starting", "Draining", "Done", "RollingBack", "RolledBack"]
+Step = Literal["Starting", "Reshaping", "Draining", "Done", "RollingBack", "RolledBack"]
 
 STARTING: Step = "Starting"
+RESHAPING: Step = "Reshaping"
 DRAINING: Step = "Draining"
 DONE: Step = "Done"
 ROLLING_BACK: Step = "RollingBack"
@@ -35,7 +37,7 @@ class Roles:
 
 
 def is_active(transition: TransitionStatus | None) -> bool:
-    return transition is not None and transition.step in (STARTING, DRAINING, ROLLING_BACK)
+    return transition is not None and transition.step in (STARTING, RESHAPING, DRAINING, ROLLING_BACK)
 
 
 def assign_roles(

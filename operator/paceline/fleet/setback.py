@@ -12,8 +12,8 @@ from paceline.api import RefusedShape, Shape
 from paceline.fleet.observed import Observed
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override
+from paceline.fleet.situation import DEADLINE_EXCEEDED, UNSCHEDULABLE, Decision, Situation
 from paceline.fleet.timestamps import rfc3339, unix_s
-from paceline.fleet.transition import DEADLINE_EXCEEDED, UNSCHEDULABLE, Decision, Situation
 
 UNSCHEDULABLE_S = 900.0
 """A shape that found no place may find one soon, and what the inventory shows of that the planner sees by
@@ -50,7 +50,8 @@ def _of_change(observed: Observed, *, situation: Situation, decision: Decision) 
     return Setback(
         refused=_refused(observed, situation.asked, reason=refused.reason, message=refused.message),
         fallback=Shape(
-            tensor_parallel_size=current.tensor_parallel_size, replicas=situation.asked_of(current)
+            tensor_parallel_size=current.tensor_parallel_size,
+            replicas=situation.asked_of(current) * current.layout.data_parallel_size,
         ),
     )
 

@@ -58,7 +58,10 @@ def _held_shape(observed: Observed, variants: tuple[Variant, ...]) -> Shape | No
         return None
     # The status was lost; the Deployments still know.
     best = max(served, key=lambda one: (len(one.serving), one.created_at_s))
-    return Shape(tensor_parallel_size=best.tensor_parallel_size, replicas=best.asked_replicas)
+    return Shape(
+        tensor_parallel_size=best.tensor_parallel_size,
+        replicas=best.asked_replicas * best.layout.data_parallel_size,
+    )
 
 
 def binding_refusal(observed: Observed) -> Refused | None:

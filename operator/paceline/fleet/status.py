@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from paceline.api import (
@@ -20,6 +21,8 @@ from paceline.fleet.outlook import Outlook
 from paceline.fleet.roles import is_active
 from paceline.fleet.services import public_url
 from paceline.fleet.setback import Setback, refused_shapes
+from paceline.fleet.variant import Variant
+from paceline_core import Layout
 
 
 def service_status(
@@ -78,7 +81,7 @@ def _summary(outlook: Outlook, *, conditions: tuple[Condition, ...]) -> Summary:
     """The targets of the first latency class stand for all in the columns; not measured is `-`."""
     columns = outlook.autoscaling.columns
     return Summary(
-        replicas=f"{len(outlook.serving)}/{outlook.asked.replicas}",
+        replicas=f"{outlook.serving_replicas}/{outlook.asked.replicas}",
         time_to_first_token=columns.time_to_first_token,
         time_per_output_token=columns.time_per_output_token,
         reason=_reason(outlook, conditions={one.type: one for one in conditions}),
@@ -108,14 +111,25 @@ def _reason(outlook: Outlook, *, conditions: dict[str, Condition]) -> str:
 def _shapes(outlook: Outlook, *, desired: Shape) -> Shapes:
     current, asked = outlook.decision.roles.current, outlook.asked
     before = outlook.observed.status.shape if outlook.observed.status is not None else None
-    serving = len(current.serving) if current is not None else 0
+    serving = _serving_shape(current) if current is not None else None
     last_safe = before.last_safe if before is not None else None
-    now = None
-    if current is not None and serving:
-        now = Shape(tensor_parallel_size=current.tensor_parallel_size, replicas=serving)
-        if current.tensor_parallel_size == asked.tensor_parallel_size and serving >= asked.replicas > 0:
-            last_safe = asked
-    return Shapes(current=now, desired=desired, last_safe=last_safe)
+    if (
+        serving is not None
+        and serving.tensor_parallel_size == asked.tensor_parallel_size
+        and serving.replicas >= asked.replicas > 0
+    ):
+        last_safe = asked
+    return Shapes(current=serving, desired=desired, last_safe=last_safe)
+
+
+def _serving_shape(current: Variant) -> Shape | None:
+    """While its pods change in place, the size that most of them serve in."""
+    template = Layout(current.gpus_per_pod)
+    layouts = Counter(pod.layout or template for pod in current.serving)
+    if not layouts:
+        return None
+    layout, pods = max(layouts.items(), key=lambda one: (one[1], one[0] == current.layout))
+    return Shape(tensor_parallel_size=layout.tensor_parallel_size, replicas=pods * layout.data_parallel_size)
 
 
 def _variants(outlook: Outlook) -> tuple[VariantStatus, ...]:

@@ -1,10 +1,13 @@
 """The next step of the engines: replicas of each variant, and the change from one variant to the next.
 
-A change of what shapes an engine pod is a *surge*: new pods first, old ones after.
+A change of what shapes an engine pod is a *surge*: new pods first, old ones after. Where the scheduler finds no GPUs
+for it, and the spec allows it, the pods that serve change *in place* (`in_place`).
 
     (none) --> Starting --> Draining --> Done          the target is Ready: the old variant leaves
-                  |
-                  +-------> RollingBack --> RolledBack  deadline, unschedulable, a refusal, or another spec
+                  |  |
+                  |  +----> Reshaping --> Done          no GPUs for it: the new pods go, the old ones change
+                  |             |
+                  +-------------+--> RollingBack --> RolledBack  deadline, unschedulable, a refusal, another spec
 
 * One at a time: only one variant ever comes. In `Starting` the old one is untouched, except that it may
   grow.
@@ -13,6 +16,7 @@ A change of what shapes an engine pod is a *surge*: new pods first, old ones aft
 * A variant that leaves, or that comes and is asked for fewer by now, keeps as many serving pods as the one
   that stays still lacks, so no step of ours takes the service below what is asked for, in whatever order
   the cluster moves.
+* `Reshaping` takes one pod after the other, whatever becomes of the spec meanwhile: half a change is no shape.
 * A variant that never served has nothing to keep: it leaves at once, so that it holds no GPUs that the next
   needs.
 
@@ -24,20 +28,16 @@ goes on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from paceline.api import Refused, Shape, TransitionStatus
+from paceline.api import Refused, TransitionStatus
+from paceline.fleet import in_place
 from paceline.fleet.actions import Event
-from paceline.fleet.replicas import (
-    Surroundings,
-    disturbance,
-    next_replicas,
-    safe_serving,
-    surplus_replicas,
-)
+from paceline.fleet.replicas import disturbance, next_replicas, safe_serving, surplus_replicas
 from paceline.fleet.roles import (
     DONE,
     DRAINING,
+    RESHAPING,
     ROLLED_BACK,
     ROLLING_BACK,
     STARTING,
@@ -46,69 +46,15 @@ from paceline.fleet.roles import (
     assign_roles,
     is_active,
 )
+from paceline.fleet.situation import DEADLINE_EXCEEDED, INFEASIBLE, REFUSED, Decision, Situation
+from paceline.fleet.start_failure import failure, is_hopeless, refused_before_serving
 from paceline.fleet.timestamps import rfc3339, unix_s
 from paceline.fleet.variant import Variant
-
-REFUSED = "Refused"
-"""By the launcher, before it loaded anything: a second attempt would end the same way."""
-
-INFEASIBLE = "Infeasible"
-"""By the facts of the checkpoint, before anything was made."""
+from paceline_core import Layout
 
 ROUTED_AFTER_S = 5.0
 """Time that a pod must have been Ready before another may leave for it: a router was seen to take up to 3 s
 to list it, and the gate compares its list every 5 s."""
-
-UNSCHEDULABLE = "Unschedulable"
-DEADLINE_EXCEEDED = "ReadyDeadlineExceeded"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    now_s: float
-    generation: int
-    variants: tuple[Variant, ...]
-    target: str
-    """Name of the variant that the spec asks for; it need not exist."""
-
-    asked: Shape
-    transition: TransitionStatus | None
-    refused: Refused | None
-    """Of this generation; an older refusal binds nobody."""
-
-    refusal: Refused | None
-    """What is known to speak against the target before anything of it is made."""
-
-    ready_deadline_s: float
-    pending_deadline_s: float
-    around: Surroundings
-
-    def find(self, name: str | None) -> Variant | None:
-        return next((one for one in self.variants if one.name == name), None)
-
-    def asked_of(self, variant: Variant) -> int:
-        """Replicas that this variant owes. A number that was asked for another tensor-parallel size does
-        not count."""
-        same_size = variant.tensor_parallel_size == self.asked.tensor_parallel_size
-        return self.asked.replicas if same_size else variant.asked_replicas
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    transition: TransitionStatus | None
-    refused: Refused | None
-    roles: Roles
-    replicas: Mapping[str, int]
-    """By variant: every one that has a Deployment, and the target if it is to get one."""
-
-    remove: tuple[str, ...] = ()
-    destructive: frozenset[str] = frozenset()
-    """Variants whose change must wait until the status with this transition is written."""
-
-    waiting: str | None = None
-    """Why a change that the spec asks for has not begun, or a decrement has not been made."""
-
-    events: tuple[Event, ...] = ()
 
 
 def decide(situation: Situation) -> Decision:
@@ -117,7 +63,7 @@ def decide(situation: Situation) -> Decision:
     current = roles.current
     if current is None:
         return _first_start(situation, roles=roles, events=events)
-    situation = replace(situation, refused=situation.refused or _refused_before_serving(current, situation))
+    situation = replace(situation, refused=situation.refused or refused_before_serving(current, situation))
     kept = _settled(situation, roles=roles, current=current, events=events)
     if current.name == situation.target or situation.refused is not None or not situation.asked.replicas:
         # On its way to zero a service has nothing to bring up; it wakes as the other variant.
@@ -139,6 +85,8 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
     old, new = situation.find(transition.from_variant), situation.find(transition.to_variant)
     old_lives, new_lives = old is not None and old.replicas > 0, new is not None and new.replicas > 0
     names = f"from {transition.from_variant} to {transition.to_variant}"
+    if in_place.is_in_place(transition):
+        return _advance_in_place(situation, transition, old)
     match transition.step:
         case "Starting" if not old_lives:
             return _to(situation, transition, DONE), ()
@@ -146,12 +94,16 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
             message = f"The spec changed while the change {names} was under way: it is taken back"
             return _to(situation, transition, ROLLING_BACK), (_normal("TransitionCancelled", message),)
         case "Starting" if new is not None and _is_at_strength(new, situation):
-            message = f"All {situation.asked.replicas} replicas of {new.name} are Ready: the old ones leave"
+            message = f"All {situation.asked_of(new)} pods of {new.name} are Ready: the old ones leave"
             return _to(situation, transition, DRAINING), (_normal("TransitionSwitched", message),)
-        case "Starting" if (failure := _failure(new, situation)) is not None:
-            message = f"Change {names} rolled back: {failure.message}"
+        case "Starting" if (
+            _finds_no_place(new) and (begun := _reshaping(situation, transition, old)) is not None
+        ):
+            return begun
+        case "Starting" if (failed := failure(new, situation)) is not None:
+            message = f"Change {names} rolled back: {failed.message}"
             event = Event(type="Warning", reason="TransitionRolledBack", message=message)
-            return replace(_to(situation, transition, ROLLING_BACK), refused=failure), (event,)
+            return replace(_to(situation, transition, ROLLING_BACK), refused=failed), (event,)
         case "Draining" if not new_lives:
             return _to(situation, transition, ROLLED_BACK), ()
         case "Draining" if not any(one.replicas for one in situation.variants if one is not new):
@@ -159,6 +111,77 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
         case "RollingBack" if not new_lives:
             return _to(situation, transition, ROLLED_BACK), ()
     return situation, ()
+
+
+def _finds_no_place(new: Variant | None) -> bool:
+    """By the scheduler's word: it alone knows what is free."""
+    return new is not None and any(pod.unschedulable_since_s is not None for pod in new.live)
+
+
+def _reshaping(
+    situation: Situation, transition: TransitionStatus, old: Variant | None
+) -> tuple[Situation, tuple[Event, ...]] | None:
+    """The surge that finds no GPUs becomes a change in place; None where that may not be."""
+    layout = in_place.layout_for(old, situation.asked) if old is not None else None
+    if old is None or layout is None:
+        return None
+    reason = in_place.why_not(
+        old,
+        inputs=situation.inputs,
+        asked=situation.asked,
+        terms=situation.in_place,
+        around=situation.around,
+    )
+    if reason is not None:
+        return None
+    changed = transition.model_copy(
+        update={
+            "to_variant": old.name,
+            "from_layout": str(old.layout),
+            "to_layout": str(layout),
+            "step": RESHAPING,
+            "deadline": rfc3339(situation.now_s + situation.in_place.pod_allowance_s),
+        }
+    )
+    message = f"No GPUs for {transition.to_variant} beside {old.name}: its pods change from {old.layout} to {layout} in place"
+    return replace(situation, transition=changed), (_normal("ReshapingInPlace", message),)
+
+
+def _advance_in_place(
+    situation: Situation, transition: TransitionStatus, old: Variant | None
+) -> tuple[Situation, tuple[Event, ...]]:
+    assert transition.from_layout is not None
+    assert transition.to_layout is not None
+    names = f"of {transition.from_variant} from {transition.from_layout} to {transition.to_layout}"
+    before, after = Layout.parse(transition.from_layout), Layout.parse(transition.to_layout)
+    if old is None or not old.replicas:
+        return _to(situation, transition, DONE if transition.step == RESHAPING else ROLLED_BACK), ()
+    if transition.step == ROLLING_BACK:
+        return (
+            _to(situation, transition, ROLLED_BACK) if in_place.all_told(old, layout=before) else situation
+        ), ()
+    told = in_place.all_told(old, layout=after)
+    if told and all(pod.layout == after for pod in old.live) and _is_routed(old, old.replicas, situation):
+        return _to(situation, transition, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
+    refused = in_place.refusal(old, layout=after, generation=situation.generation)
+    if refused is None and transition.deadline is not None and situation.now_s >= unix_s(transition.deadline):
+        ready = in_place.serving_in(old.serving, after)
+        reasons = (pod.why_not_ready for pod in old.live if not pod.ready)
+        why = next((reason for reason in reasons if reason is not None), "no reason given")
+        refused = Refused(
+            generation=situation.generation,
+            field="spec.transition.readyDeadlineSeconds",
+            reason=DEADLINE_EXCEEDED,
+            message=f"{ready} of {old.replicas} pods serve as {after}, and the next one did not in time ({why[:600]})",
+        )
+    if refused is None:
+        return situation, ()
+    event = Event(
+        type="Warning",
+        reason="TransitionRolledBack",
+        message=f"Change {names} rolled back: {refused.message}",
+    )
+    return replace(_to(situation, transition, ROLLING_BACK), refused=refused), (event,)
 
 
 def _first_start(situation: Situation, *, roles: Roles, events: tuple[Event, ...]) -> Decision:
@@ -171,7 +194,7 @@ def _first_start(situation: Situation, *, roles: Roles, events: tuple[Event, ...
     starts = refused is None or refused.reason not in (REFUSED, INFEASIBLE)
     replicas = {one.name: 0 for one in situation.variants}
     if starts:
-        replicas[situation.target] = situation.asked.replicas
+        replicas[situation.target] = situation.target_pods
     remove = tuple(name for name in _removable(situation, replicas) if not starts or name != situation.target)
     return Decision(
         transition=situation.transition,
@@ -210,7 +233,7 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         replicas[current.name] = 0
         changed.add(current.name)
         if not replicas.get(situation.target):
-            replicas[situation.target] = situation.asked.replicas
+            replicas[situation.target] = situation.target_pods
     return replace(
         begun,
         replicas=replicas,
@@ -223,30 +246,41 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
     """Replicas of every variant under the transition as it stands."""
     coming, around, transition = roles.coming, situation.around, situation.transition
     starting = transition is not None and transition.step == STARTING
+    growing = starting or (in_place.is_in_place(transition) and is_active(transition))
     replicas = {one.name: one.replicas for one in situation.variants}
     asked = situation.asked_of(current)
     waiting = None
-    if _is_hopeless(current, situation):
+    if is_hopeless(current, situation):
         replicas[current.name] = 0
     else:
         count = next_replicas(current, asked=asked, around=around)
-        replicas[current.name] = max(count, current.replicas) if starting else count
-        if asked < replicas[current.name] and not starting:
+        replicas[current.name] = max(count, current.replicas) if growing else count
+        if asked < replicas[current.name] and not growing:
             waiting = disturbance(current, around=around)
     lacking = asked - safe_serving(current, around=around)
     if starting and transition is not None and transition.to_variant is not None:
         replicas[transition.to_variant] = (
             max(
-                next_replicas(coming, asked=situation.asked.replicas, around=around),
+                next_replicas(coming, asked=situation.asked_of(coming), around=around),
                 surplus_replicas(coming, lacking=lacking, around=around),
             )
             if coming is not None
-            else situation.asked.replicas
+            else situation.target_pods
         )
     for one in roles.surplus:
         replicas[one.name] = surplus_replicas(one, lacking=lacking, around=around)
     remove = _removable(situation, replicas)
     lowered = {one.name for one in situation.variants if replicas[one.name] < one.replicas}
+    orders = in_place.orders(
+        current,
+        layout=in_place.wanted_layout(current, transition),
+        change=transition.id if transition is not None else 0,
+        terms=situation.in_place,
+        around=around,
+    )
+    if orders and transition is not None and transition.step == RESHAPING:
+        deadline = rfc3339(situation.now_s + situation.in_place.pod_allowance_s)
+        transition = transition.model_copy(update={"deadline": deadline})
     return Decision(
         transition=transition,
         refused=situation.refused,
@@ -254,80 +288,18 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
         replicas=replicas,
         remove=remove,
         destructive=frozenset(lowered | set(remove)),
+        reshape=orders,
         waiting=waiting,
         events=events,
     )
 
 
-def _failure(new: Variant | None, situation: Situation) -> Refused | None:
-    """Why the coming variant will not make it. None as long as it may."""
-    transition = situation.transition
-    if transition is None:
-        return None
-    if new is not None and (verdict := _refusal_of(new, situation)) is not None:
-        return verdict
-    live = new.live if new is not None else ()
-    started_s = unix_s(transition.started_at) if transition.started_at else situation.now_s
-    for pod in live:
-        if pod.unschedulable_since_s is None:
-            continue
-        pending_s = situation.now_s - max(pod.unschedulable_since_s, started_s)
-        if pending_s >= situation.pending_deadline_s:
-            return Refused(
-                generation=situation.generation,
-                reason=UNSCHEDULABLE,
-                message=(
-                    f"pod {pod.name} found no node for {int(pending_s)} s "
-                    f"({(pod.unschedulable_message or 'no reason given')[:600]}): "
-                    "free the capacity or ask for less, and change the spec to try again"
-                ),
-            )
-    serving = safe_serving(new, around=situation.around) if new is not None else 0
-    late = transition.deadline is not None and situation.now_s >= unix_s(transition.deadline)
-    if not late or serving >= situation.asked.replicas:
-        return None
-    reasons = (pod.why_not_ready for pod in live if not pod.ready)
-    why = next((reason for reason in reasons if reason is not None), "no reason given")
-    return Refused(
-        generation=situation.generation,
-        field="spec.transition.readyDeadlineSeconds",
-        reason=DEADLINE_EXCEEDED,
-        message=(
-            f"{serving} of {situation.asked.replicas} new pods were Ready after "
-            f"{int(situation.now_s - started_s)} s ({why[:600]}): mend what keeps them or allow more "
-            "time, and change the spec to try again"
-        ),
-    )
-
-
-def _refusal_of(variant: Variant, situation: Situation) -> Refused | None:
-    """Of a pod that does not serve: one that does has got over what its last container said."""
-    for pod in variant.starting:
-        if pod.verdict is not None and pod.verdict.verdict == "Refused":
-            return Refused(
-                generation=situation.generation,
-                field=pod.verdict.field,
-                reason=REFUSED,
-                message=pod.verdict.message[:1024],
-            )
-    return None
-
-
-def _refused_before_serving(current: Variant, situation: Situation) -> Refused | None:
-    """The launcher's refusal of a variant that has nothing before it to go back to."""
-    if current.has_served or current.name != situation.target:
-        return None
-    return _refusal_of(current, situation)
-
-
-def _is_hopeless(current: Variant, situation: Situation) -> bool:
-    """It never served, and its own launcher refuses it: it must not hold GPUs until somebody edits the
-    spec."""
-    return situation.refused is not None and _refused_before_serving(current, situation) is not None
-
-
 def _is_at_strength(new: Variant, situation: Situation) -> bool:
-    """Ready, safe, and known to the routers by now."""
+    return _is_routed(new, situation.asked_of(new), situation)
+
+
+def _is_routed(new: Variant, pods: int, situation: Situation) -> bool:
+    """So many are Ready, safe, and known to the routers by now."""
     routed = [
         pod
         for pod in new.serving
@@ -335,14 +307,19 @@ def _is_at_strength(new: Variant, situation: Situation) -> bool:
         and pod.ready_since_s is not None
         and situation.now_s - pod.ready_since_s >= ROUTED_AFTER_S
     ]
-    return len(routed) >= situation.asked.replicas and not situation.around.router_rolling
+    return len(routed) >= pods and not situation.around.router_rolling
 
 
 def _is_stuck(situation: Situation, roles: Roles) -> bool:
     """What was to leave is needed, because the one that stays has lost pods: a new spec need not wait for
     that."""
     transition, current = situation.transition, roles.current
-    if transition is None or transition.step == STARTING or current is None:
+    if (
+        transition is None
+        or transition.step == STARTING
+        or current is None
+        or in_place.is_in_place(transition)
+    ):
         return False
     lacking = situation.asked_of(current) - safe_serving(current, around=situation.around)
     return all(
@@ -378,7 +355,7 @@ def _roles(situation: Situation) -> Roles:
         situation.variants,
         transition=situation.transition,
         target=situation.target,
-        asked_replicas=situation.asked.replicas,
+        asked_replicas=situation.target_pods,
     )
 
 

@@ -7,6 +7,7 @@ version and default images are not among them: none of those may restart an engi
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from paceline.fleet.names import (
 from paceline.fleet.observed import Observed, Pod, RawObject
 from paceline.fleet.ownership import is_deleting, is_owned
 from paceline.fleet.timestamps import unix_s
+from paceline_core import LAYOUT_ANNOTATION, Layout, LayoutError
 
 Inputs = Mapping[str, Any]
 
@@ -55,9 +57,16 @@ def canonical(inputs: Inputs) -> str:
     return json.dumps(inputs, sort_keys=True, separators=(",", ":"))
 
 
-def variant_name(inputs: Inputs) -> str:
-    digest = hashlib.sha256(canonical(inputs).encode()).hexdigest()[:8]
-    return f"tp{inputs['tensorParallelSize']}-{digest}"
+def variant_name(inputs: Inputs, *, taken: Iterable[str] = ()) -> str:
+    """`taken` are the names of other variants: one that was made from these inputs may have another layout now."""
+    others = frozenset(taken)
+    for again in itertools.count():
+        text = canonical(inputs) + "#" * again
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"tp{inputs['tensorParallelSize']}-{digest}"
+        if name not in others:
+            return name
+    raise AssertionError("unreachable")
 
 
 def read_inputs(text: str | None) -> Inputs | None:
@@ -79,14 +88,21 @@ class Variant:
     """One engine Deployment and its pods, as observed."""
 
     name: str
-    tensor_parallel_size: int
-    inputs: Inputs | None
+    gpus_per_pod: int
+    """The tensor-parallel size that its template was made for (processes on a CPU)."""
+
+    layout: Layout
+    """How its pods are to divide these."""
+
+    made_from: Inputs | None
+    """What the template was made from; None where that cannot be told any more."""
+
     deployment: RawObject
     replicas: int
     """`spec.replicas` of the Deployment."""
 
     asked_replicas: int
-    """What was last asked for at this tensor-parallel size; `replicas` may be more for a while."""
+    """Pods that were last asked for at this tensor-parallel size; `replicas` may be more for a while."""
 
     pods: tuple[Pod, ...]
     created_at_s: float
@@ -95,6 +111,21 @@ class Variant:
 
     settled: bool
     """Whether the Deployment's controller has seen its latest spec."""
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        return self.layout.tensor_parallel_size
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What a template would be made from for the size that its pods are to have now."""
+        if self.made_from is None:
+            return None
+        return {**self.made_from, "tensorParallelSize": self.tensor_parallel_size}
+
+    def pods_for(self, replicas: int) -> int:
+        """A pod holds as many replicas as it has data-parallel ranks; a part of one takes a whole pod."""
+        return -(-replicas // self.layout.data_parallel_size)
 
     @property
     def live(self) -> tuple[Pod, ...]:
@@ -129,7 +160,9 @@ def observed_variants(observed: Observed) -> tuple[Variant, ...]:
 
 
 def find_by_inputs(variants: Iterable[Variant], inputs: Inputs) -> Variant | None:
-    return next((one for one in variants if one.inputs == inputs), None)
+    """One that has pods, if there is any: a change in place leaves two for a moment, and one of them is empty."""
+    found = [one for one in variants if one.inputs == inputs]
+    return min(found, key=lambda one: one.replicas == 0, default=None)
 
 
 def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
@@ -139,11 +172,13 @@ def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
     name = str(_pod_labels(deployment)[LABEL_VARIANT])
     replicas = int(spec.get("replicas", 1))
     asked = str(annotations.get(ANNOTATION_ASKED, ""))
+    gpus = int(name.removeprefix("tp").partition("-")[0])
     mine = tuple(pod for pod in pods if pod.variant == name)
     return Variant(
         name=name,
-        tensor_parallel_size=int(name.removeprefix("tp").partition("-")[0]),
-        inputs=read_inputs(annotations.get(ANNOTATION_INPUTS)),
+        gpus_per_pod=gpus,
+        layout=_layout(annotations.get(LAYOUT_ANNOTATION), gpus=gpus),
+        made_from=read_inputs(annotations.get(ANNOTATION_INPUTS)),
         deployment=deployment,
         replicas=replicas,
         asked_replicas=int(asked) if asked.isdigit() else replicas,
@@ -152,6 +187,16 @@ def _read_variant(deployment: RawObject, pods: Iterable[Pod]) -> Variant:
         has_served=ANNOTATION_SERVED in annotations or any(pod.serving for pod in mine),
         settled=int(status.get("observedGeneration") or 0) >= int(meta.get("generation") or 0),
     )
+
+
+def _layout(text: str | None, *, gpus: int) -> Layout:
+    """Of a Deployment's annotation. One that cannot be read is as good as none: the template's own layout is always
+    possible."""
+    try:
+        layout = Layout.parse(text) if text is not None else Layout(gpus)
+    except LayoutError:
+        return Layout(gpus)
+    return layout if layout.gpus == gpus else Layout(gpus)
 
 
 def _pod_labels(deployment: RawObject) -> Mapping[str, Any]:

@@ -21,10 +21,11 @@ from starlette.routing import Route
 
 from paceline_runtime.emulator.completion_request import BadRequest, CompletionRequest, count_prompt
 from paceline_runtime.emulator.current import Current
-from paceline_runtime.emulator.engine import Engine, QueueFull
+from paceline_runtime.emulator.engine import QueueFull
 from paceline_runtime.emulator.engine_request import EngineRequest
 from paceline_runtime.emulator.events import Answer, RequestMetadata
 from paceline_runtime.emulator.metrics import EngineMetrics
+from paceline_runtime.emulator.ranks import Ranks
 from paceline_runtime.vllm_plugin.probes import Probes
 from paceline_runtime.vllm_plugin.serving import Serving
 
@@ -44,7 +45,7 @@ class EmulatedServer:
         self,
         *,
         model: EmulatedModel,
-        engine: Engine,
+        engine: Ranks,
         current: Current,
         serving: Serving,
         metrics: EngineMetrics,
@@ -171,13 +172,8 @@ class EmulatedServer:
         return await self._probes.ready(request)
 
     async def _show_metrics(self, _: Request) -> Response:
-        engine = self.engine
-        self._metrics.now(
-            running=engine.running,
-            waiting=engine.waiting,
-            kv_cache_usage=engine.kv_cache_usage,
-            kappa=self._current.kappa,
-        )
+        self.engine.show()
+        self._metrics.now(kappa=self._current.kappa)
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _reject(self, _: Request, error: Exception) -> Response:

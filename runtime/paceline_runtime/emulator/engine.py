@@ -14,7 +14,7 @@ from itertools import count
 
 from paceline_core.batch import Batch, Step
 from paceline_runtime.emulator.engine_request import EngineRequest
-from paceline_runtime.emulator.metrics import EngineMetrics
+from paceline_runtime.emulator.metrics import RankMetrics
 from paceline_runtime.emulator.pace import Pace
 
 
@@ -42,7 +42,7 @@ class Engine:
         *,
         limits: QueueLimits,
         prefix_caching: bool,
-        metrics: EngineMetrics,
+        metrics: RankMetrics,
         on_work: Callable[[Engine], None],
     ) -> None:
         """`on_work` is called when there is something to do."""
@@ -75,6 +75,10 @@ class Engine:
     def prompt_tokens(self, request_id: str) -> int | None:
         number = self._number_of.get(request_id)
         return None if number is None else self._numbered[number].prompt_tokens
+
+    def show(self) -> None:
+        """Before the metrics are written."""
+        self._metrics.now(running=self.running, waiting=self.waiting, kv_cache_usage=self.kv_cache_usage)
 
     def admit(self, request: EngineRequest) -> None:
         """Queue a request. Raises QueueFull."""

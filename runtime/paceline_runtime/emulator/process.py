@@ -1,6 +1,7 @@
 """The emulated engine as a process: the same start, drain and end as a real one, in one small process.
 
-Called by `paceline-runtime serve --emulate`. There is no child to be parent of: the server is this process.
+Called by `paceline-runtime serve --emulate`. There is no child to be parent of: the server is this process, and starts
+itself anew where it is told another layout.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import math
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,19 +28,23 @@ from paceline_runtime.emulator.current import Current, admin_routes
 from paceline_runtime.emulator.engine import Engine, QueueLimits
 from paceline_runtime.emulator.metrics import EngineMetrics
 from paceline_runtime.emulator.pace import Pace
+from paceline_runtime.emulator.ranks import Ranks
 from paceline_runtime.emulator.start import start
 from paceline_runtime.emulator.step_loop import StepLoop
 from paceline_runtime.emulator.step_timing import MAX_BATCHED_TOKENS, described, step_timing
+from paceline_runtime.launch.admin_client import AdminClient
 from paceline_runtime.launch.buckets import histogram_buckets
 from paceline_runtime.launch.failure import Refused, Stage, StartFailure, report
 from paceline_runtime.launch.launcher import quit_early, read_targets, server_settings
 from paceline_runtime.launch.model_source import resolve_unloaded
 from paceline_runtime.launch.options import ServeOptions
+from paceline_runtime.launch.pod_layout import PodLayout
 from paceline_runtime.launch.vllm_args import KEEP_ALIVE_S
 from paceline_runtime.vllm_plugin import admin, targets_file
 from paceline_runtime.vllm_plugin.drain import Drain
 from paceline_runtime.vllm_plugin.exposition import PacelineCollector
 from paceline_runtime.vllm_plugin.guest_server import GuestServer
+from paceline_runtime.vllm_plugin.lifecycle import Phase
 from paceline_runtime.vllm_plugin.middleware import RequestLedger
 from paceline_runtime.vllm_plugin.serving import Serving
 
@@ -48,11 +54,17 @@ log = structlog.get_logger(__name__)
 def run(options: ServeOptions) -> int:
     """Until SIGTERM; the exit code of the container."""
     signal.signal(signal.SIGTERM, quit_early)
+    PodLayout.heed_signals()
+    layout = PodLayout.of(options)
+    options = options.laid_out(layout.current)
     try:
         targets = read_targets(options)
-        serving = Serving(server_settings(options, model=resolve_unloaded(options)), targets=targets)
+        settings = server_settings(options, model=resolve_unloaded(options), refused_layout=layout.refused)
+        serving = Serving(settings, targets=targets)
         pod = build(options, serving)
     except (StartFailure, Refused) as error:
+        if layout.failed(str(error)):
+            layout.restart()
         log.error("start_failed", error=str(error))
         return report(error)
     log.warning(
@@ -60,7 +72,7 @@ def run(options: ServeOptions) -> int:
         says="no model is loaded: answers are canned, only their pace is meant to be real",
         **pod.emulated,
     )
-    asyncio.run(_serve(pod, serving, options))
+    asyncio.run(_serve(pod, serving, options, layout=layout))
     return 0
 
 
@@ -82,7 +94,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
         max_model_tokens=options.max_model_tokens,
     )
     prefix_caching = options.prefix_caching == "Enabled"
-    emulated = described(emulation, tensor_parallel_size=options.tensor_parallel_size)
+    emulated = described(emulation, layout=options.layout)
     registry = CollectorRegistry()
     registry.register(PacelineCollector(serving))
     metrics = EngineMetrics(
@@ -97,22 +109,29 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
         ),
         emulated=emulated,
         registry=registry,
+        ranks=options.data_parallel_size,
     )
     current = Current(emulation.conditions, clock=serving.clock)
-    loop = StepLoop(current, on_lag=metrics.lagged, on_step=serving.heartbeat.beat, die=_die)
-    engine = Engine(
-        Batch(
-            max_sequences=options.max_sequences,
-            max_batched_tokens=options.max_batched_tokens or MAX_BATCHED_TOKENS,
-            kv_cache_tokens=timing.kv_cache_tokens,
-        ),
-        Pace(timing, current, seed=emulation.seed),
-        limits=QueueLimits(
-            max_unfinished=options.max_unfinished, max_queued_tokens=options.max_queued_tokens
-        ),
-        prefix_caching=prefix_caching,
-        metrics=metrics,
-        on_work=loop.wake,
+    engine = Ranks(
+        [
+            Engine(
+                Batch(
+                    max_sequences=options.max_sequences,
+                    max_batched_tokens=options.max_batched_tokens or MAX_BATCHED_TOKENS,
+                    kv_cache_tokens=timing.kv_cache_tokens,
+                ),
+                Pace(timing, current, seed=emulation.seed + number),
+                limits=QueueLimits(
+                    max_unfinished=options.max_unfinished, max_queued_tokens=options.max_queued_tokens
+                ),
+                prefix_caching=prefix_caching,
+                metrics=rank,
+                on_work=StepLoop(
+                    current, on_lag=metrics.lagged, on_step=serving.heartbeat.beat, die=_die
+                ).wake,
+            )
+            for number, rank in enumerate(metrics.ranks)
+        ]
     )
     serving.engine = engine
     server = EmulatedServer(
@@ -132,7 +151,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
     return EmulatedPod(server=server, current=current, emulated=emulated)
 
 
-async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions) -> None:
+async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions, *, layout: PodLayout) -> None:
     assert options.emulation is not None
     async with anyio.create_task_group():
         pass  # imports its back end now: the first stream would wait for that longer than for its first token
@@ -160,12 +179,24 @@ async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions) -> N
             )
         ),
         asyncio.create_task(targets_file.follow(serving)),
-        asyncio.create_task(start(serving, options.emulation, current=pod.current, die=_die)),
+        asyncio.create_task(
+            start(serving, options.emulation, current=pod.current, die=_die, opened=layout.opened)
+        ),
     ]
+    if options.layout_file is not None:
+        watch = threading.Thread(target=_follow, args=(layout, serving, options), name="layout", daemon=True)
+        watch.start()
     async with AsyncExitStack() as stack:
         for task in background:
             stack.callback(task.cancel)
         await uvicorn_server.serve()
+
+
+def _follow(layout: PodLayout, serving: Serving, options: ServeOptions) -> None:
+    layout.wait_for_another(
+        AdminClient(options.admin_socket), is_open=lambda: serving.lifecycle.phase is not Phase.LOADING
+    )
+    layout.restart()
 
 
 def _end(server: GuestServer) -> None:

@@ -17,7 +17,12 @@ log = structlog.get_logger(__name__)
 
 
 async def start(
-    serving: Serving, emulation: Emulation, *, current: Current, die: Callable[[Stage], None]
+    serving: Serving,
+    emulation: Emulation,
+    *,
+    current: Current,
+    die: Callable[[Stage], None],
+    opened: Callable[[], None],
 ) -> None:
     began_s = stage_began_s = time.monotonic()
     stages: dict[str, float] = {}
@@ -29,5 +34,6 @@ async def start(
         stages[stage], stage_began_s = now_s - stage_began_s, now_s
         log.info("stage", stage=stage, seconds=round(stages[stage], 2))
     stages["ready"] = time.monotonic() - began_s
+    opened()
     serving.open(stages)
     log.info("ready", ready_s=round(stages["ready"], 2))

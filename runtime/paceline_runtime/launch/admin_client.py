@@ -7,7 +7,10 @@ import http.client
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paceline_core import LayoutOrder
 
 
 class NoServer(Exception):
@@ -28,6 +31,9 @@ class AdminClient:
 
     def drain(self) -> dict[str, Any]:
         return self._ask("POST", "/drain")
+
+    def pause(self, order: LayoutOrder) -> dict[str, Any]:
+        return self._ask("POST", "/pause", {"order": str(order)})
 
     def open(self, stages: dict[str, float]) -> dict[str, Any]:
         return self._ask("POST", "/open", {"stages": stages})

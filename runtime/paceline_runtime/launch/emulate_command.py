@@ -36,6 +36,7 @@ _MAX_REQUEST_S = 600.0
 @click.option("--model", required=True, help="llama-3.1-70b")
 @click.option("--format", "form", required=True, help="fp8")
 @click.option("--tp", "tensor_parallel_size", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--dp", "data_parallel_size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--max-model-len", "max_model_tokens", type=click.IntRange(min=2), default=32768, show_default=True
 )
@@ -75,6 +76,8 @@ def emulate(
             model_uri=f"hf://emulated/{model}@{form}",
             served_names=(model,),
             max_model_tokens=max_model_tokens,
+            layout_file=None,
+            live_port=None,
             weights="Auto",
             weights_source="Auto",
             kv_cache_dtype="Auto",

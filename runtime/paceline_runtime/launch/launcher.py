@@ -1,6 +1,7 @@
 """Start the engine of one pod and stay beside it until it ends. The first process of the container.
 
     resolve and refuse ─▶ spawn vLLM ─▶ wait until it answers ─▶ warm up ─▶ open (ready) ─▶ reap until it ends
+          ▲──────────────── start anew ◀── paused and ended ◀── another layout is ordered ─────┘
 
 The main thread reaps and gets the signals; a second thread brings the engine up. It answers no request
 itself and measures none. Whatever ends the start early leaves a verdict in the termination log.
@@ -26,17 +27,19 @@ from paceline_runtime.launch.cpu_threads import deal_cores
 from paceline_runtime.launch.drain_command import until_drained
 from paceline_runtime.launch.engine_process import EngineProcess
 from paceline_runtime.launch.failure import Refused, StartFailure, report
+from paceline_runtime.launch.live_port import serve_liveness
 from paceline_runtime.launch.model_source import Model, resolve
 from paceline_runtime.launch.options import ServeOptions
+from paceline_runtime.launch.pod_layout import PodLayout
 from paceline_runtime.launch.start_clock import StartClock
 from paceline_runtime.launch.vllm_args import MODULE, vllm_args, vllm_env
 from paceline_runtime.launch.warmup import LoopbackServer
-from paceline_runtime.vllm_plugin.settings import ModelFacts, ServerSettings
+from paceline_runtime.vllm_plugin.settings import ModelFacts, RefusedLayout, ServerSettings
 
 log = structlog.get_logger(__name__)
 
-_LOADING_GRACE_S = 15.0
-"""An engine that is still loading has no request to finish: it may take this long to end after SIGTERM."""
+_ENDING_S = 15.0
+"""An engine that has no request to finish may take this long to end after SIGTERM."""
 
 _ASK_AGAIN_S = 0.5
 
@@ -46,11 +49,16 @@ def run(options: ServeOptions) -> int:
     clock = StartClock(clock=time.monotonic)
     signal.signal(signal.SIGTERM, quit_early)
     signal.signal(signal.SIGINT, quit_early)
+    PodLayout.heed_signals()
+    layout = PodLayout.of(options)
+    options = options.laid_out(layout.current)
     try:
         _check_port(options)
         targets = read_targets(options)
-        launch = _Launch(options, clock=clock, targets=targets, model=resolve(options))
+        launch = _Launch(options, clock=clock, targets=targets, model=resolve(options), layout=layout)
     except (StartFailure, Refused) as error:
+        if layout.failed(str(error)):
+            layout.restart()
         log.error("start_failed", stage=clock.stage, error=str(error))
         return report(error)
     return launch.run()
@@ -74,12 +82,16 @@ def read_targets(options: ServeOptions) -> Targets:
         raise StartFailure(f"{options.targets_path}: {error}", stage="fetch") from error
 
 
-def server_settings(options: ServeOptions, *, model: ModelFacts) -> ServerSettings:
+def server_settings(
+    options: ServeOptions, *, model: ModelFacts, refused_layout: RefusedLayout | None
+) -> ServerSettings:
     pod_ip = os.environ.get("POD_IP")
     return ServerSettings(
         service=options.service,
         model=model,
         tensor_parallel_size=options.tensor_parallel_size,
+        data_parallel_size=options.data_parallel_size,
+        refused_layout=refused_layout,
         emulated=options.emulation is not None,
         targets_path=options.targets_path,
         admin_socket=options.admin_socket,
@@ -96,8 +108,18 @@ def quit_early(number: int, _: FrameType | None) -> None:
 
 
 class _Launch:
-    def __init__(self, options: ServeOptions, *, clock: StartClock, targets: Targets, model: Model) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        *,
+        clock: StartClock,
+        targets: Targets,
+        model: Model,
+        layout: PodLayout,
+    ) -> None:
         self._options = options
+        self._layout = layout
+        self._changes_layout = False
         self._clock = clock
         self._model = model
         self._failure: StartFailure | None = None
@@ -113,7 +135,7 @@ class _Launch:
 
     def run(self) -> int:
         options = self._options
-        log.info("engine_start", model=options.model_uri, tensor_parallel_size=options.tensor_parallel_size)
+        log.info("engine_start", model=options.model_uri, layout=str(options.layout))
         log.info("engine_arguments", argv=" ".join(self._argv[3:]))
         self._clock.spawned()
         engine = EngineProcess(self._argv, env=self._environment(), on_line=self._clock.read)
@@ -123,13 +145,33 @@ class _Launch:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+        if options.live_port is not None:
+            serve_liveness(
+                host=options.host,
+                port=options.live_port,
+                engine_port=options.port,
+                is_serving=lambda: self._clock.stage == "serving" and not self._changes_layout,
+            )
         threading.Thread(target=self._bring_up, args=(engine,), name="bring-up", daemon=True).start()
+        if options.layout_file is not None:
+            threading.Thread(target=self._follow_layout, args=(engine,), name="layout", daemon=True).start()
         code = engine.wait()
         self._ended.set()
         log.info("engine_ended", code=code, stage=self._clock.stage)
         if self._stopping:
             return code
+        if self._changes_layout:
+            self._layout.restart()
         return self._report(engine, code=code)
+
+    def _follow_layout(self, engine: EngineProcess) -> None:
+        self._layout.wait_for_another(
+            AdminClient(self._options.admin_socket), is_open=lambda: self._clock.stage == "serving"
+        )
+        if not self._stopping:
+            self._changes_layout = True
+            engine.terminate()
+            self._kill_later(engine)
 
     def _bring_up(self, engine: EngineProcess) -> None:
         options = self._options
@@ -141,6 +183,7 @@ class _Launch:
             server.warm_up(max_prompt_tokens=options.max_prompt_tokens)
             self._clock.warm()
             self._open()
+            self._layout.opened()
         except StartFailure as error:
             self._failure = error
             engine.terminate()
@@ -175,9 +218,13 @@ class _Launch:
             return
         engine.terminate()
         if self._clock.stage != "serving":
-            timer = threading.Timer(_LOADING_GRACE_S, engine.kill)
-            timer.daemon = True
-            timer.start()
+            self._kill_later(engine)
+
+    @staticmethod
+    def _kill_later(engine: EngineProcess) -> None:
+        timer = threading.Timer(_ENDING_S, engine.kill)
+        timer.daemon = True
+        timer.start()
 
     def _leave(self, engine: EngineProcess) -> None:
         until_drained(self._options.admin_socket, say=lambda text: log.info("leaving", said=text))
@@ -187,6 +234,8 @@ class _Launch:
         failure = self._failure or StartFailure(
             f"the engine ended with code {code}: {engine.last_error()}", stage=self._clock.stage
         )
+        if self._layout.failed(str(failure)):
+            self._layout.restart()
         log.error("engine_failed", stage=failure.stage, error=str(failure))
         report(failure)
         return code or 1
@@ -197,7 +246,7 @@ class _Launch:
         if options.device == "cpu":
             threads = deal_cores(
                 machine.cores(),
-                ranks=options.tensor_parallel_size,
+                ranks=options.layout.gpus,
                 limit_cores=machine.cpu_limit_cores(),
             ).to_env()
             log.info("cpu_threads", **threads)
@@ -205,5 +254,5 @@ class _Launch:
             **threads,
             **os.environ,
             **vllm_env(model=self._model.loaded_from, eager=self._options.eager),
-            **server_settings(options, model=self._model.facts).to_env(),
+            **server_settings(options, model=self._model.facts, refused_layout=self._layout.refused).to_env(),
         }

@@ -150,4 +150,4 @@ def _rank_memory_bytes(options: ServeOptions) -> int | None:
     if options.device == "cuda":
         return machine.gpu_memory_bytes()
     limit = machine.memory_limit_bytes()
-    return None if limit is None else limit // options.tensor_parallel_size
+    return None if limit is None else limit // options.layout.gpus

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from paceline_core import Layout
 from paceline_runtime.launch.emulation import Emulation
 
 WeightsFormat = Literal["Auto", "None", "FP8", "INT8", "INT4"]
@@ -20,6 +21,8 @@ class ServeOptions:
     model_uri: str
     served_names: tuple[str, ...]
     tensor_parallel_size: int
+    data_parallel_size: int
+    """Ranks of that size, each an engine of its own behind the one port."""
     max_model_tokens: int
     weights: WeightsFormat
     weights_source: WeightsSource
@@ -41,7 +44,11 @@ class ServeOptions:
     routers: str | None
     host: str
     port: int
+    live_port: int | None
+    """Where the launcher answers the liveness probe; None: the engine does, on its own port."""
     admin_socket: Path
+    layout_file: Path | None
+    """Where the pod is told another layout; None where nobody tells it one."""
     trust_remote_code: bool
     eager: bool
     emulation: Emulation | None
@@ -49,8 +56,19 @@ class ServeOptions:
     """Passed on to vLLM: --flag or --flag=value, each on the allow-list."""
 
     @property
+    def layout(self) -> Layout:
+        return Layout(self.tensor_parallel_size, self.data_parallel_size)
+
+    def laid_out(self, layout: Layout) -> ServeOptions:
+        return replace(
+            self,
+            tensor_parallel_size=layout.tensor_parallel_size,
+            data_parallel_size=layout.data_parallel_size,
+        )
+
+    @property
     def max_unfinished(self) -> int:
-        """vLLM's queue limit counts running requests with the waiting ones."""
+        """Of one rank. vLLM's queue limit counts running requests with the waiting ones."""
         return self.max_sequences + self.max_queued_requests
 
     @property

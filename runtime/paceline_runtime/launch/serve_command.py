@@ -19,6 +19,7 @@ from paceline_runtime.logs import configure_logs
 @click.option("--model-uri", required=True, help="hf://org/name@revision, pvc://…, s3://…, bundled://…")
 @click.option("--served-model-name", "served_names", required=True, multiple=True, help="Repeatable.")
 @click.option("--tensor-parallel-size", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--data-parallel-size", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--max-model-len", "max_model_tokens", type=click.IntRange(min=1), required=True)
 @click.option("--weights", type=click.Choice(get_args(opt.WeightsFormat)), default="Auto", show_default=True)
 @click.option(
@@ -50,12 +51,18 @@ from paceline_runtime.logs import configure_logs
 @click.option("--routers", help="DNS name of the router pods.  [default: nobody routes to this process]")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
+@click.option("--live-port", type=click.IntRange(1, 65535), help="Liveness, also while no engine is there.")
 @click.option(
     "--admin-socket",
     type=click.Path(path_type=Path),
     default=ADMIN_SOCKET,
     show_default=True,
     envvar="PACELINE_ADMIN_SOCKET",
+)
+@click.option(
+    "--layout-file",
+    type=click.Path(path_type=Path),
+    help="Another layout, tp=4,dp=2, as soon as this file names one.  [default: none ever]",
 )
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--eager", is_flag=True, help="Do not compile the model.")

@@ -88,13 +88,19 @@ def vllm_args(
         *("--model", model.path),
         *("--served-model-name", *options.served_names),
         *("--tensor-parallel-size", str(options.tensor_parallel_size)),
+        *(
+            ("--data-parallel-size", str(options.data_parallel_size))
+            if options.data_parallel_size > 1
+            else ()
+        ),
         *("--max-model-len", str(options.max_model_tokens)),
         *("--kv-cache-memory-bytes", str(options.kv_cache_bytes)),
         *("--kv-cache-dtype", "fp8" if options.kv_cache_dtype == "FP8" else "auto"),
         "--enable-prefix-caching" if prefix_caching else "--no-enable-prefix-caching",
         *("--max-num-seqs", str(options.max_sequences)),
-        *("--max-num-queued-reqs", str(options.max_unfinished)),
-        *("--max-num-queued-tokens", str(options.max_queued_tokens)),
+        # Of the whole server, where all else is of one rank.
+        *("--max-num-queued-reqs", str(options.max_unfinished * options.data_parallel_size)),
+        *("--max-num-queued-tokens", str(options.max_queued_tokens * options.data_parallel_size)),
         *("--shutdown-timeout", str(math.ceil(options.max_request_s))),
         *("--custom-histogram-buckets", _json(buckets)),
         *("--middleware", MIDDLEWARE),

@@ -2,6 +2,7 @@
 
     GET  /state     {"phase", "inFlight", "lastArrivalAgeSeconds"}
     POST /drain     begin to leave; again changes nothing (preStop)
+    POST /pause     leave for a while: {"order": "tp=4,dp=2,change=7,drain=40"} (the launcher)
     POST /open      the launcher's word that the engine is warm, with the stages of the start
     PUT  /targets   judge requests by this targets.json from now on
     GET, PUT /emulation    how the emulated GPU differs from its table (the emulated engine alone)
@@ -22,6 +23,7 @@ import structlog
 import uvicorn
 
 from paceline_core.latency import Targets, TargetsError
+from paceline_core.layout import LayoutOrder
 from paceline_runtime.vllm_plugin.drain import Drain
 from paceline_runtime.vllm_plugin.guest_server import GuestServer
 from paceline_runtime.vllm_plugin.serving import Serving
@@ -70,6 +72,8 @@ class Admin:
             case "POST", "/drain":
                 self._drain.begin()
                 return 202, self._state()
+            case "POST", "/pause":
+                return self._pause(body)
             case "POST", "/open":
                 return self._open(body)
             case "PUT", "/targets":
@@ -93,6 +97,14 @@ class Admin:
             return 400, {"error": 'write {"stages": {"weights": 1.5, ...}}'}
         self._serving.open(stages)
         return 200, self._state()
+
+    def _pause(self, body: bytes) -> Answer:
+        try:
+            order = LayoutOrder.parse(json.loads(body)["order"])
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return 400, {"error": 'write {"order": "tp=4,dp=2,change=7"}'}
+        self._drain.pause(order)
+        return 202, self._state()
 
     def _retarget(self, body: bytes) -> Answer:
         try:

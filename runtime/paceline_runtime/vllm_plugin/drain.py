@@ -1,9 +1,12 @@
 """Leave without losing a request: out of the routers' lists first, then no new requests, then the last
 one's end.
 
-Begun by POST /drain on the admin socket (the preStop hook) and carried out in the server's own event loop,
-so that it goes on when the hook's process dies and a second POST changes nothing. It ends nothing itself:
-the kubelet's SIGTERM does that, after the hook has seen `drained`.
+Begun on the admin socket and carried out in the server's own event loop, so that it goes on when whoever asked dies
+and a second POST changes nothing. It ends nothing itself: that is done by who asked, after it has seen `drained`.
+
+    POST /drain   for good (the preStop hook): at the latest after maxRequestSeconds it is over
+    POST /pause   for another layout of this pod (the launcher): where requests have not ended in time, the pod serves
+                  on, and says why it refused. A drain that comes meanwhile makes it one for good.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from paceline_core import QUIET_S, UNROUTING_BOUND_S
+from paceline_core import QUIET_S, UNROUTING_BOUND_S, LayoutOrder
 from paceline_runtime.vllm_plugin.routers import Routers
 from paceline_runtime.vllm_plugin.serving import Serving
+from paceline_runtime.vllm_plugin.settings import RefusedLayout
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +33,7 @@ class DrainTimes:
 
 
 class Drain:
-    """At most one drain of this process."""
+    """At most one at a time in this process."""
 
     def __init__(
         self, serving: Serving, *, routers: Routers | None = None, times: DrainTimes | None = None
@@ -40,22 +44,55 @@ class Drain:
         settings = serving.settings
         self._address = settings.address
         self._routers = routers or (Routers(settings.routers) if settings.routers else None)
+        self._for_good = False
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Stop being ready, now; the rest follows by itself."""
+        self._for_good = True
         if self._serving.lifecycle.leave():
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(self._serving.settings.max_request_s)
+            )
 
-    async def _run(self) -> None:
+    def pause(self, order: LayoutOrder) -> None:
+        """The same, to start anew in another layout; given up after its time, or that of the longest request."""
+        if not self._serving.lifecycle.leave():
+            return
+        longest_s = self._serving.settings.max_request_s
+        within_s = longest_s if order.drain_s is None else min(order.drain_s, longest_s)
+        self._task = asyncio.get_running_loop().create_task(self._pause(order, within_s=within_s))
+
+    async def _run(self, within_s: float) -> None:
+        if not await self._empty(within_s):
+            self._serving.lifecycle.give_up()
+
+    async def _pause(self, order: LayoutOrder, *, within_s: float) -> None:
+        lifecycle = self._serving.lifecycle
+        if await self._empty(within_s):
+            return
+        if self._for_good:
+            await self._run(self._serving.settings.max_request_s - within_s)
+            return
+        message = (
+            f"{lifecycle.in_flight} requests still ran {within_s:g} s after new ones were kept away: allow a longer "
+            "hold (spec.transition.maxHoldSeconds), or shorter requests"
+        )
+        log.warning("layout_refused", order=str(order), message=message)
+        self._serving.refused_layout = RefusedLayout(str(order), message)
+        lifecycle.resume()
+
+    async def _empty(self, within_s: float) -> bool:
+        """Whether the last request ended in time."""
         lifecycle = self._serving.lifecycle
         if self._routers is not None and self._address is not None:
             await self._leave_routers(self._routers, self._address)
         lifecycle.close()
         try:
-            await asyncio.wait_for(lifecycle.drained(), self._serving.settings.max_request_s)
+            await asyncio.wait_for(lifecycle.drained(), within_s)
         except TimeoutError:
-            lifecycle.give_up()
+            return False
+        return True
 
     async def _leave_routers(self, routers: Routers, address: str) -> None:
         began_s = self._serving.clock()

@@ -50,6 +50,15 @@ class PacelineCollector(Collector):
         for phase in Phase:
             phases.add_metric((phase.value,), float(phase is serving.lifecycle.phase))
         yield phases
+        layout = GaugeMetricFamily(
+            "paceline_layout_info",
+            "How this pod divides its GPUs.",
+            labels=("tensor_parallel_size", "data_parallel_size"),
+        )
+        settings = serving.settings
+        sizes = (settings.tensor_parallel_size, settings.data_parallel_size)
+        layout.add_metric(tuple(map(str, sizes)), 1)
+        yield layout
         yield GaugeMetricFamily(
             "paceline_emulated",
             "1 if no model computes the answers.",

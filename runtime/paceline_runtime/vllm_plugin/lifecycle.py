@@ -2,6 +2,7 @@
 
     loading ──open──▶ serving ──leave──▶ unrouting ──close──▶ draining ──last request ends──▶ drained
        └───────────────────────leave──────────▲
+                  ▲─────────────────────resume──────────────────────────┘
 
 The middleware reports arrivals and ends; the admin socket opens and drains; probes and metrics read. In
 `unrouting` the pod is no longer ready but still accepts: routers learn of it later than it happened, and a
@@ -87,6 +88,11 @@ class Lifecycle:
         if self._phase is Phase.UNROUTING:
             self._enter(Phase.DRAINING)
             self._settle()
+
+    def resume(self) -> None:
+        """Be ready again: the pod was not to leave for good, and its requests have not ended in time."""
+        if self._phase is Phase.DRAINING:
+            self._enter(Phase.SERVING)
 
     def give_up(self) -> None:
         """The time for draining has passed: what still runs is lost when the process ends."""

@@ -53,6 +53,10 @@ class Probes:
                     "weightsBytes": settings.model.weights_bytes,
                 },
                 "tensorParallelSize": settings.tensor_parallel_size,
+                "dataParallelSize": settings.data_parallel_size,
+                "refusedLayout": None
+                if (refused := serving.refused_layout) is None
+                else {"order": refused.order, "message": refused.message},
                 "stages": {stage: round(seconds, 3) for stage, seconds in serving.stages.items()},
                 "draining": serving.lifecycle.leaving,
             }

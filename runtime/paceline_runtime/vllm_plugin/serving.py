@@ -27,6 +27,7 @@ class Serving:
     ) -> None:
         self.settings = settings
         self.clock = clock
+        self.refused_layout = settings.refused_layout
         self.engine: EngineView = NoEngine()
         self.lifecycle = Lifecycle(clock=clock)
         self.heartbeat = Heartbeat(clock=clock, unfinished=lambda: self.engine.unfinished())

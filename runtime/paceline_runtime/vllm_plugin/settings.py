@@ -25,11 +25,21 @@ class ModelFacts:
     weights_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedLayout:
+    order: str
+    """As it was given."""
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     service: str
     model: ModelFacts
     tensor_parallel_size: int
+    data_parallel_size: int
+    refused_layout: RefusedLayout | None
+    """The layout that this pod was last asked for and could not start in."""
     emulated: bool
     targets_path: Path
     admin_socket: Path
@@ -51,6 +61,8 @@ class ServerSettings:
             raise RuntimeError(f"{VARIABLE} is not set: start the server with `paceline-runtime serve`")
         fields = json.loads(environ[VARIABLE])
         fields["model"] = ModelFacts(**fields["model"])
+        if (refused := fields["refused_layout"]) is not None:
+            fields["refused_layout"] = RefusedLayout(**refused)
         fields["targets_path"] = Path(fields["targets_path"])
         fields["admin_socket"] = Path(fields["admin_socket"])
         return cls(**fields)

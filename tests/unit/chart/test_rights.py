@@ -37,6 +37,8 @@ def wanted() -> Iterator[Right]:
         yield from ((resource.group, resource.plural, verb) for verb in OWN)
     for resource in (resources.POD, resources.NODE, resources.INFERENCE_SERVICE):
         yield from ((resource.group, resource.plural, verb) for verb in READ)
+    # Its layout, told by an annotation.
+    yield ("", "pods", "patch")
     yield ("", "resourcequotas", "list")
     yield ("paceline.dev", "inferenceservices/status", "patch")
     # kopf's own: it hears of kinds that come and go.

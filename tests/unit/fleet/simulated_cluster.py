@@ -13,9 +13,22 @@ from dataclasses import replace
 from typing import Any
 
 from paceline.api import InferenceService, InferenceServiceStatus
-from paceline.fleet import Apply, Delete, Node, Observed, Plan, Pod, ServiceMeta, Settings, plan
+from paceline.fleet import (
+    Apply,
+    Delete,
+    Node,
+    Observed,
+    Plan,
+    Pod,
+    PodInfo,
+    Reshape,
+    ServiceMeta,
+    Settings,
+    plan,
+)
 from paceline.fleet.advice import Advice
 from paceline.fleet.timestamps import rfc3339
+from paceline_core import LAYOUT_ANNOTATION
 from tests.unit.fleet.services import NOW_S, SETTINGS, manifest, merged
 
 Raw = dict[str, Any]
@@ -86,7 +99,7 @@ class Cluster:
             meta=ServiceMeta.parse(self.service),
             status=InferenceServiceStatus.from_manifest(status) if status else None,
             children=copy.deepcopy(self.children),
-            pods=tuple(Pod.parse(copy.deepcopy(pod)) for pod in self.pods.values()),
+            pods=tuple(self._parsed(pod) for pod in self.pods.values()),
             nodes=tuple(Node.parse(node) for node in self.nodes.values()),
             advice=self.advice,
         )
@@ -101,12 +114,14 @@ class Cluster:
 
     def carry_out(self, made: Plan, *, actions: int | None = None) -> None:
         """As the controller does; with `actions`, the operator is killed after that many of them."""
-        steps: list[Apply | Delete] = [*made.apply, *made.delete]
+        steps: list[Apply | Reshape | Delete] = [*made.apply, *made.reshape, *made.delete]
         if made.status_first or actions is None:
             self.write_status(made)
         for step in steps[:actions]:
             if isinstance(step, Apply):
                 self.apply(step)
+            elif isinstance(step, Reshape):
+                self.reshape(step)
             else:
                 self.delete(step)
 
@@ -142,6 +157,11 @@ class Cluster:
         if before != made:
             self._touch(made)
 
+    def reshape(self, action: Reshape) -> None:
+        meta = self.pods[action.name]["metadata"]
+        assert meta["uid"] == action.uid
+        meta.setdefault("annotations", {}).update(action.body()["metadata"]["annotations"])
+
     def delete(self, action: Delete) -> None:
         live = self.children.get((action.kind, action.name))
         assert live is not None
@@ -172,6 +192,19 @@ class Cluster:
 
     def make_unschedulable(self, name: str) -> None:
         self._condition(self.pods[name], "PodScheduled", "False", "Unschedulable", "0/2 nodes: no GPUs")
+
+    def start_in(self, name: str, layout: str, *, refused: str | None = None, start_s: float = 5.0) -> None:
+        """The pod has started anew, and says in which layout; `refused` is why it is not the one ordered."""
+        tp, dp = (int(part.partition("=")[2]) for part in layout.split(","))
+        order = self.pods[name]["metadata"]["annotations"].get(LAYOUT_ANNOTATION)
+        self.pods[name]["info"] = {
+            "tensorParallelSize": tp,
+            "dataParallelSize": dp,
+            "stages": {"ready": start_s},
+            "refusedLayout": None if refused is None else {"order": order, "message": refused},
+        }
+        self.make_ready(name, ready=False)
+        self.make_ready(name)
 
     def say_verdict(self, name: str, text: str) -> None:
         terminated = {"exitCode": 78, "message": text}
@@ -248,6 +281,10 @@ class Cluster:
     def pods_of(self, deployment: Raw) -> list[str]:
         wanted = deployment["spec"]["selector"]["matchLabels"].items()
         return [n for n, pod in self.pods.items() if wanted <= pod["metadata"]["labels"].items()]
+
+    def _parsed(self, raw: Raw) -> Pod:
+        info = raw.get("info")
+        return Pod.parse(copy.deepcopy(raw), info=PodInfo.parse(info) if info is not None else None)
 
     def _is_live(self, name: str) -> bool:
         return "deletionTimestamp" not in self.pods[name]["metadata"]

@@ -98,7 +98,7 @@ def test_what_a_pod_says_in_another_form_counts_as_not_said() -> None:
     model = {"attentionHeads": "many", "kvHeads": -1, "weightsBytes": True, "revision": "r" * 999}
     info = PodInfo.parse({"emulated": "no", "model": model, "stages": ["x"], "tensorParallelSize": 1.5})
     assert (info.attention_heads, info.kv_heads, info.weights_bytes, info.emulated) == (None,) * 4
-    assert (info.tensor_parallel_size, info.stage_seconds) == (None, {})
+    assert (info.layout, info.stage_seconds) == (None, {})
     assert info.model_revision == "r" * 253
 
 

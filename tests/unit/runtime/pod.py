@@ -58,6 +58,7 @@ def options(folder: Path, **changes: Any) -> ServeOptions:
         "model_uri": "bundled://smollm2-135m-instruct",
         "served_names": (MODEL,),
         "tensor_parallel_size": 1,
+        "data_parallel_size": 1,
         "max_model_tokens": 2048,
         "weights": "Auto",
         "weights_source": "Auto",
@@ -78,6 +79,8 @@ def options(folder: Path, **changes: Any) -> ServeOptions:
         "host": "127.0.0.1",
         "port": 8000,
         "admin_socket": folder / "admin.sock",
+        "layout_file": None,
+        "live_port": None,
         "trust_remote_code": False,
         "eager": True,
         "emulation": Emulation(timing=ConstantStep(step_s=0.005), stages_s={}),
@@ -93,6 +96,8 @@ def settings(given: ServeOptions, **changes: Any) -> ServerSettings:
             uri=given.model_uri, revision=None, attention_heads=9, kv_heads=3, weights_bytes=None
         ),
         "tensor_parallel_size": given.tensor_parallel_size,
+        "data_parallel_size": given.data_parallel_size,
+        "refused_layout": None,
         "emulated": True,
         "targets_path": given.targets_path,
         "admin_socket": given.admin_socket,
@@ -145,6 +150,10 @@ class Pod:
     async def drain(self) -> None:
         async with self.admin.post("http://pod/drain") as response:
             assert response.status == 202
+
+    async def pause(self, order: str) -> int:
+        async with self.admin.post("http://pod/pause", json={"order": order}) as response:
+            return response.status
 
     async def idle(self) -> None:
         """Wait until the server is through with every request: a client is told of the end a little

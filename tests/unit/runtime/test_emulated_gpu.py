@@ -85,7 +85,7 @@ class Gpu:
             Pace(timing, self.current, seed=seed),
             limits=QueueLimits(max_unfinished=max_unfinished, max_queued_tokens=max_queued_tokens),
             prefix_caching=True,
-            metrics=metrics,
+            metrics=metrics.ranks[0],
             on_work=lambda _: None,
         )
 

@@ -202,3 +202,45 @@ async def test_a_socket_left_behind_by_a_server_that_was_killed_is_replaced(tmp_
     (tmp_path / "admin.sock").touch()
     async with pod(tmp_path) as one:
         assert (await one.state())["phase"] == "serving"
+
+
+async def test_a_pause_ends_with_the_last_request(tmp_path: Path) -> None:
+    async with leaving_pod(tmp_path, Router(), step_s=0.02) as one:
+        stream = asyncio.create_task(one.answer(max_tokens=30, ignore_eos=True))
+        await until(lambda: one.server.engine.unfinished() == 1)
+        assert await one.pause("tp=1,dp=1,change=3") == 202
+        assert (await one.get("/ready"))[0] == 503
+        await one.serving.lifecycle.drained()
+        assert (await stream)[1].endswith("data: [DONE]\n\n")
+        assert one.serving.refused_layout is None
+
+
+async def test_a_pause_whose_requests_do_not_end_in_time_serves_on_and_says_why(tmp_path: Path) -> None:
+    async with leaving_pod(tmp_path, Router(), step_s=60) as one:
+        stream = asyncio.create_task(one.answer(max_tokens=30))
+        await until(lambda: one.server.engine.unfinished() == 1)
+        await one.pause("tp=1,dp=1,change=3,drain=1")
+        await until(lambda: one.serving.refused_layout is not None)
+        assert (await one.get("/ready"))[0] == 200
+        refused = json.loads((await one.get("/paceline/info"))[1])["refusedLayout"]
+        assert refused["order"] == "tp=1,dp=1,change=3,drain=1"
+        assert "1 requests still ran" in refused["message"]
+        stream.cancel()
+
+
+async def test_a_drain_that_comes_during_a_pause_is_for_good(tmp_path: Path) -> None:
+    async with leaving_pod(tmp_path, Router(), step_s=0.05) as one:
+        stream = asyncio.create_task(one.answer(max_tokens=60, ignore_eos=True))
+        await until(lambda: one.server.engine.unfinished() == 1)
+        await one.pause("tp=1,dp=1,change=3,drain=1")
+        await until(lambda: not one.serving.lifecycle.accepts)
+        await one.drain()
+        await one.serving.lifecycle.drained()
+        assert (await stream)[1].endswith("data: [DONE]\n\n")
+        assert (await one.state())["phase"] == "drained"
+
+
+async def test_a_pause_without_an_order_is_refused(tmp_path: Path) -> None:
+    async with pod(tmp_path) as one:
+        assert await one.pause("tp=4") == 400
+        assert (await one.get("/ready"))[0] == 200

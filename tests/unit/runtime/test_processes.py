@@ -168,6 +168,79 @@ def test_a_server_that_is_killed_while_draining_lets_the_hook_return(tmp_path: P
             assert waiting.wait(30) == 0
 
 
+def laid_out(folder: Path, *more: str) -> tuple[str, ...]:
+    """Two devices, and the file that may tell another layout."""
+    sizes = ("--tensor-parallel-size", "2", "--layout-file", str(folder / "layout"))
+    return (*sizes, "--model-uri", "hf://org/model@main", "--emulate-step-ms", "10", *more)
+
+
+def layout_of(process: Process) -> tuple[int, int]:
+    info = process.json("/paceline/info")
+    return info["tensorParallelSize"], info["dataParallelSize"]
+
+
+def is_ready_in(process: Process, layout: tuple[int, int]) -> bool:
+    return process.status("/ready") == 200 and layout_of(process) == layout
+
+
+def test_another_layout_is_served_by_the_same_process_and_a_stream_ends_before(tmp_path: Path) -> None:
+    with emulated(tmp_path, *laid_out(tmp_path, "--emulate-start-seconds", "0")) as process:
+        process.wait_ready()
+        assert layout_of(process) == (2, 1)
+        stream = process.stream(max_tokens=200)
+        stream.readline()
+        (tmp_path / "layout").write_text("tp=1,dp=2,change=1")
+        assert stream.read().endswith(b"data: [DONE]\n\n")
+        wait_until(lambda: is_ready_in(process, (1, 2)))
+        assert process.child.poll() is None
+        page = process.text("/metrics")
+        assert 'paceline_layout_info{data_parallel_size="2",tensor_parallel_size="1"} 1.0' in page
+        assert 'vllm:num_requests_running{engine="1",model_name="m"}' in page
+        (tmp_path / "layout").write_text("tp=2,dp=1,change=2")
+        wait_until(lambda: is_ready_in(process, (2, 1)))
+
+
+def test_a_layout_whose_start_ends_the_process_is_left_at_the_next_one(tmp_path: Path) -> None:
+    flags = laid_out(tmp_path, "--emulate-stages", "weights=0.5")
+    with emulated(tmp_path, *flags) as process:
+        process.wait_ready()
+        (tmp_path / "layout").write_text("tp=1,dp=2,change=1")
+        wait_until(lambda: process.status("/ready") != 200)
+        wait_until(lambda: process.log.count("event=emulated") == 2)
+        process.child.kill()
+    with emulated(tmp_path, *flags) as process:
+        wait_until(lambda: is_ready_in(process, (2, 1)))
+        assert process.json("/paceline/info")["refusedLayout"]["order"] == "tp=1,dp=2,change=1"
+        time.sleep(2)
+        assert is_ready_in(process, (2, 1))
+        (tmp_path / "layout").write_text("tp=1,dp=2,change=2")
+        wait_until(lambda: is_ready_in(process, (1, 2)))
+
+
+def test_a_layout_that_is_refused_leads_back_within_the_process(tmp_path: Path) -> None:
+    table = ("--emulate-gpu", "h200", "--emulate-model", "llama-3.1-70b", "--emulate-format", "bf16")
+    flags = laid_out(tmp_path)
+    sizes = ("--tensor-parallel-size", "8", "--layout-file", str(tmp_path / "layout"))
+    with emulated(tmp_path, *sizes, *flags[4:6], *table, "--emulate-start-seconds", "0") as process:
+        process.wait_ready()
+        (tmp_path / "layout").write_text("tp=1,dp=8,change=1")
+        wait_until(lambda: "event=layout_refused" in process.log)
+        wait_until(lambda: is_ready_in(process, (8, 1)))
+        refused = process.json("/paceline/info")["refusedLayout"]
+        assert refused["order"] == "tp=1,dp=8,change=1"
+        assert "tensor-parallel size" in refused["message"]
+
+
+def test_sigterm_right_after_a_change_is_heeded(tmp_path: Path) -> None:
+    with emulated(tmp_path, *laid_out(tmp_path, "--emulate-start-seconds", "0")) as process:
+        process.wait_ready()
+        (tmp_path / "layout").write_text("tp=1,dp=2,change=1")
+        wait_until(lambda: "event=layout_change" in process.log)
+        wait_until(lambda: process.status("/ready") is None)
+        process.child.send_signal(signal.SIGTERM)
+        process.child.wait(20)
+
+
 def suppress(call: object) -> None:
     try:
         assert callable(call)
