@@ -94,7 +94,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
         max_model_tokens=options.max_model_tokens,
     )
     prefix_caching = options.prefix_caching == "Enabled"
-    emulated = described(emulation, layout=options.layout)
+    emulated = described(emulation, tensor_parallel_size=options.tensor_parallel_size)
     registry = CollectorRegistry()
     registry.register(PacelineCollector(serving))
     metrics = EngineMetrics(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from paceline_core import Layout, UnknownTable, load_table
+from paceline_core import UnknownTable, load_table
 from paceline_core.timing import StepTiming
 from paceline_runtime.launch.emulation import ConstantStep, Emulation
 from paceline_runtime.launch.failure import Refused
@@ -58,7 +58,7 @@ def _constant(step_s: float, *, kv_cache_tokens: int) -> StepTiming:
     )
 
 
-def described(emulation: Emulation, *, layout: Layout) -> dict[str, str]:
+def described(emulation: Emulation, *, tensor_parallel_size: int) -> dict[str, str]:
     """What is emulated, as a person and a program read it."""
     asked = emulation.timing
     if isinstance(asked, ConstantStep):
@@ -70,7 +70,4 @@ def described(emulation: Emulation, *, layout: Layout) -> dict[str, str]:
         }
     else:
         what = {"gpu": asked.gpu, "model": asked.model, "format": asked.format, "timing": "table"}
-    return what | {
-        "tensor_parallel_size": str(layout.tensor_parallel_size),
-        "data_parallel_size": str(layout.data_parallel_size),
-    }
+    return what | {"tensor_parallel_size": str(tensor_parallel_size)}

@@ -115,7 +115,14 @@ def test_every_pod_passes_the_restricted_pod_security_standard(spec: Mapping[str
             }
             assert all("hostPort" not in port for port in container.get("ports", ()))
         kinds = {kind for volume in pod["volumes"] for kind in volume.keys() - {"name"}}
-        assert kinds <= {"emptyDir", "configMap", "downwardAPI", "secret", "persistentVolumeClaim", "projected"}
+        assert kinds <= {
+            "emptyDir",
+            "configMap",
+            "downwardAPI",
+            "secret",
+            "persistentVolumeClaim",
+            "projected",
+        }
 
 
 @pytest.mark.parametrize("spec", ALL)

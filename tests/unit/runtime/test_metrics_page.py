@@ -15,6 +15,7 @@ PACELINE = {
     "paceline_requests_in_flight": set(),
     "paceline_startup_stage_seconds": {"stage"},
     "paceline_phase": {"phase"},
+    "paceline_layout_info": {"tensor_parallel_size", "data_parallel_size"},
     "paceline_emulated": set(),
     "paceline_engine_step_age_seconds": set(),
 }
