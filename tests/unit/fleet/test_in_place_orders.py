@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from paceline.fleet import Plan, Pod
 from paceline_core import Layout, LayoutError, LayoutOrder
 from tests.unit.fleet.simulated_cluster import Cluster
-from tests.unit.fleet.test_in_place import eights
+from tests.unit.fleet.test_in_place import ask, eights, follow
 
 PODS = 2
 GPUS = 8 * PODS
@@ -24,12 +24,23 @@ class FullNodes(RuleBasedStateMachine):
         super().__init__()
         self.cluster = Cluster(eights(PODS))
 
-    @initialize()
-    def begin(self) -> None:
-        self.cluster.settle()
-        for pod in self.cluster.live():
-            self.cluster.start_in(pod, "tp=8,dp=1")
-        self.cluster.now_s += 10
+    @initialize(at=st.sampled_from(("serving", "reshaping", "reshaping", "half-way", "half-way", "refused")))
+    def begin(self, at: str) -> None:
+        """A place on the way."""
+        cluster = self.cluster
+        cluster.settle()
+        for pod in cluster.live():
+            cluster.start_in(pod, "tp=8,dp=1")
+        cluster.now_s += 10
+        first, second = sorted(cluster.live())
+        if at == "serving":
+            return
+        ask(cluster, size=4, replicas=4)
+        if at != "reshaping":
+            follow(cluster, first, "tp=4,dp=2")
+        if at == "refused":
+            cluster.start_in(second, "tp=8,dp=1", refused="out of memory")
+            cluster.reconcile()
 
     @rule(shape=st.sampled_from(SHAPES))
     def somebody_edits_the_spec(self, shape: tuple[int, int]) -> None:
@@ -161,7 +172,7 @@ class FullNodes(RuleBasedStateMachine):
 
 TestFullNodes = FullNodes.TestCase
 TestFullNodes.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=25,
     deadline=None,
     # Shrinking replays whole clusters for minutes; the steps can be read as they are.
