@@ -351,6 +351,37 @@ SCALING = [
         field="spec.transition.pendingDeadlineSeconds",
         says="write at most that",
     ),
+    bad(
+        "a-hold-for-nothing",
+        {"spec.transition": {"maxHoldSeconds": 60}},
+        field="spec.transition.maxHoldSeconds",
+        says="spec.transition.inPlace is Enabled: write that",
+    ),
+    bad(
+        "a-hold-longer-than-the-gate-holds",
+        {
+            "spec.transition": {"inPlace": "Enabled", "maxHoldSeconds": 60},
+            "spec.router": {"hold": {"maxSeconds": 30}},
+        },
+        field="spec.transition.maxHoldSeconds",
+        says="write at most that, or a longer hold",
+    ),
+    bad(
+        "a-hold-longer-than-a-request",
+        {"spec.transition": {"inPlace": "Enabled", "maxHoldSeconds": 3600}},
+        field="spec.transition.maxHoldSeconds",
+        says="write at most that, or a longer hold",
+    ),
+    bad(
+        "in-place-in-auto",
+        {
+            "spec.transition": {"inPlace": "Enabled"},
+            "spec.scaling.mode": "Auto",
+            "spec.scaling.gpuBudget": {"max": 8},
+        },
+        field="spec.transition.inPlace",
+        says="write Disabled, or mode: Manual",
+    ),
 ]
 
 SLO = [
