@@ -33,7 +33,9 @@ def engine(
     max_sequences: int = 64,
     max_queued: int = 64,
     step_ms: int = 20,
+    gpus: int | None = None,
 ) -> Engine:
+    """With `gpus`, the file `layout` in the folder orders another layout of them."""
     folder.mkdir()
     (folder / "targets.json").write_text(json.dumps(TARGETS))
     socket = ["--admin-socket", str(folder / "admin.sock")]
@@ -46,9 +48,18 @@ def engine(
         *("--host", ip, "--port", str(port), "--targets", str(folder / "targets.json")),
         *(["--routers", routers] if routers is not None else []),
         *socket,
+        *(() if gpus is None else _layouts(folder, gpus=gpus)),
     ]
     return Engine(
         address=f"{ip}:{port}",
         process=Child(argv, folder / "engine.log", {"POD_IP": ip}),
         hook=Child([PROGRAM, "drain", *socket], folder / "hook.log"),
+    )
+
+
+def _layouts(folder: Path, *, gpus: int) -> tuple[str, ...]:
+    """The model is one that any number of devices fits."""
+    return (
+        *("--model-uri", "hf://org/model@main"),
+        *("--tensor-parallel-size", str(gpus), "--layout-file", str(folder / "layout")),
     )

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from e2e.load import Load, OpenLoop
@@ -16,6 +17,9 @@ from tests.integration.gate.pod_api import PodApi
 from tests.integration.gate.processes import free_port, stack
 
 StartEngine = Callable[..., Engine]
+
+PROBE_S, FAILURES = 2.0, 3
+"""Of an engine pod's readiness."""
 
 OPS_PORT = 9090
 """Where engines ask the gates: fixed in the engine, so these gates have an address of their own."""
@@ -107,3 +111,55 @@ async def test_an_engine_that_drains_under_load_loses_nothing(
         assert loop.summary().requests > 200
         assert await served.listed() == {stays.address}
     await api.stop()
+
+
+async def test_the_only_engine_changes_its_layout_under_load_and_loses_nothing(
+    tmp_path: Path, start_engine: StartEngine
+) -> None:
+    """What comes meanwhile is held. A stand-in for the kubelet asks for readiness as it does."""
+    port, gate_ip = free_port(), "127.0.0.78"
+    api = await PodApi().start()
+    one = start_engine(ip="127.0.0.6", port=port, routers=gate_ip, gpus=8)
+    async with stack(
+        tmp_path,
+        api_server=api.url,
+        kubeconfig=api.kubeconfig(tmp_path),
+        engine_port=port,
+        gate_address=(gate_ip, OPS_PORT),
+        gate_args=("--max-hold-seconds", "240", "--max-held-requests", "3000"),
+    ) as served:
+        kubelet = asyncio.create_task(_tell_readiness(api, one))
+        await served.wait_listed({one.address}, timeout_s=200)
+        await served.wait_ready()
+        loop = OpenLoop(served.url, model="m", load=Load(rate_per_s=4, max_tokens=(20, 150)))
+        async with loop.running():
+            for layout in ("tp=4,dp=2,change=1,drain=30", "tp=2,dp=4,change=2,drain=30"):
+                await asyncio.sleep(2)
+                (tmp_path / "engine-127.0.0.6" / "layout").write_text(layout)
+                await served.wait_listed(set(), timeout_s=60)
+                await served.wait_listed({one.address}, timeout_s=200)
+            await asyncio.sleep(2)
+        async with served.session.get(f"http://{one.address}/paceline/info") as answer:
+            info = await answer.json()
+        kubelet.cancel()
+        assert (info["tensorParallelSize"], info["dataParallelSize"], info["refusedLayout"]) == (2, 4, None)
+        assert loop.summary().failed == 0, loop.summary().text()
+        longest_s = max(record.ttft_s or 0.0 for record in loop.records)
+        print(f"{loop.summary().requests} requests, the longest hold {longest_s:.1f} s")
+        assert 5 < longest_s < 240
+    await api.stop()
+
+
+async def _tell_readiness(api: PodApi, one: Engine) -> None:
+    failures = FAILURES
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        while True:
+            try:
+                async with session.get(f"http://{one.address}/ready") as answer:
+                    ready = answer.status == 200
+            except (aiohttp.ClientError, TimeoutError):
+                ready = False
+            failures = 0 if ready else failures + 1
+            if ready or failures == FAILURES:
+                await api.put("one", ip="127.0.0.6", ready=ready)
+            await asyncio.sleep(PROBE_S)
