@@ -85,12 +85,12 @@ class Node:
             conditions.append({"type": kind, "status": status, "lastTransitionTime": since, **reason})
         if {kind: one["status"] for kind, one in before.items()} == {k: str(v) for k, v in wanted.items()}:
             return
-        status = {"phase": "Running" if scheduled else "Pending", "conditions": conditions}
+        said: Raw = {"phase": "Running" if scheduled else "Pending", "conditions": conditions}
         if scheduled:
-            status |= {"podIP": IP, "podIPs": [{"ip": IP}]}
+            said |= {"podIP": IP, "podIPs": [{"ip": IP}]}
         try:
             name = pod["metadata"]["name"]
-            self._cluster.patch("Pod", name, {"status": status}, "status", manager="kubelet")
+            self._cluster.patch("Pod", name, {"status": said}, "status", manager="kubelet")
         except HttpError as error:
             if error.status not in (404, 409):
                 raise
