@@ -23,8 +23,8 @@ from e2e.environments import made
 _WITH_MODEL = "runtime-cpu"
 DEMO_IMAGES = ("operator", "router", _WITH_MODEL)
 _MODELS_TIMEOUT_S = 3600
-_MADE_GB = 28
-"""In all, the caches of Go and of wheels too."""
+_MADE_GB = 38
+"""In all: the caches of Go and of wheels and the node's own copy of the images too."""
 _NODE_KEEPS_FREE = 0.1
 """Share of the disk below which the kubelet takes no pods: its default for nodefs.available."""
 
