@@ -16,6 +16,9 @@ Spec = dict[str, Any]
 
 AN_IMAGE_THAT_IS_NOT_THERE: Spec = {"runtime": {"image": "registry.invalid/paceline/router:none"}}
 AN_ENGINE_THAT_DIES_ON_LOAD: Spec = {"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "DieLoading"}]}}
+AN_ENGINE_THAT_ANSWERS_OTHERWISE: Spec = {
+    "runtime": {"env": [{"name": "EMULATE_FAULT", "value": "WrongAnswers"}]}
+}
 A_NODE_THAT_IS_NOT_THERE: Spec = {"accelerator": {"nodeSelector": {"paceline.dev/there-is": "none"}}}
 
 
@@ -43,6 +46,10 @@ def ask_for_an_image_that_is_not_there(tenant: Tenant) -> None:
 
 def ask_for_an_engine_that_dies_on_load(tenant: Tenant) -> None:
     tenant.change(AN_ENGINE_THAT_DIES_ON_LOAD)
+
+
+def ask_for_an_engine_that_answers_otherwise(tenant: Tenant) -> None:
+    tenant.change(AN_ENGINE_THAT_ANSWERS_OTHERWISE)
 
 
 def put_an_autoscaler_on_it(tenant: Tenant) -> None:

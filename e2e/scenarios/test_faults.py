@@ -13,6 +13,7 @@ import pytest
 
 from e2e.scenarios.faults import (
     Fault,
+    ask_for_an_engine_that_answers_otherwise,
     ask_for_an_engine_that_dies_on_load,
     ask_for_an_image_that_is_not_there,
     end_an_engine_process,
@@ -136,6 +137,7 @@ def test_a_killed_router_takes_its_own_streams_with_it_and_no_later_one(
     [
         pytest.param(ask_for_an_image_that_is_not_there, id="an-image-that-is-not-there"),
         pytest.param(ask_for_an_engine_that_dies_on_load, id="an-engine-that-dies-on-load"),
+        pytest.param(ask_for_an_engine_that_answers_otherwise, id="an-engine-that-answers-otherwise"),
     ],
 )
 def test_a_change_that_cannot_work_is_taken_back_and_loses_nothing(

@@ -1,8 +1,9 @@
-"""What both sides share, pure: latency targets, checkpoint facts and fit, model uris, the times of a drain, GPU timing.
+"""What both sides share, pure: latency targets, checkpoint facts and fit, model uris, canaries, the times of a drain, GPU timing.
 
 Imported by the operator and by the runtime, which do not know each other. It reads no clock, and no file but its own tables.
 """
 
+from paceline_core.canary import Canary, CanaryError
 from paceline_core.checkpoint import (
     BUNDLED_FACTS,
     NOT_QUANTIZED,
@@ -54,6 +55,8 @@ __all__ = [
     "TEARDOWN_S",
     "UNROUTING_BOUND_S",
     "BundledUri",
+    "Canary",
+    "CanaryError",
     "CheckpointFacts",
     "ClaimUri",
     "EngineSetup",

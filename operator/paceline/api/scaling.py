@@ -254,6 +254,12 @@ class Transition(ApiModel):
         "counts in the time to the first token. It covers the last requests of the pod and its start. 0: a single pod "
         "is not changed in place.",
     )
+    canary: Switch = Field(
+        default="Enabled",
+        description="Enabled: an engine that starts serves only if it gives a fixed text the log-probabilities that those "
+        "gave which served the same model in the same formats before it; a change that does not is rolled back. "
+        "Disabled: it serves whatever it answers, for a runtime image that is meant to answer otherwise.",
+    )
     ready_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
         default=900,
         description="Time for all new pods to become Ready, weights loaded and warmed up. After it the old "

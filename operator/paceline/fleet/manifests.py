@@ -20,6 +20,7 @@ from paceline.fleet.router_deployment import router_deployment
 from paceline.fleet.services import public_service, routers_service
 from paceline.fleet.settings import Settings
 from paceline.fleet.slo_config import slo_config
+from paceline_core import Canary
 
 Manifest = dict[str, Any]
 
@@ -28,10 +29,12 @@ ENGINES = 20
 AFTER_ENGINES = 30
 
 
-def prerequisites(service: InferenceService, *, meta: ServiceMeta) -> Iterator[Manifest]:
+def prerequisites(
+    service: InferenceService, *, meta: ServiceMeta, canary: Canary | None
+) -> Iterator[Manifest]:
     """Without these an engine pod cannot be made, or hangs in ContainerCreating for a minute."""
     yield rbac.engine_service_account(meta)
-    yield slo_config(service, meta=meta)
+    yield slo_config(service, meta=meta, canary=canary)
 
 
 def surroundings(service: InferenceService, *, meta: ServiceMeta, settings: Settings) -> Iterator[Manifest]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paceline.fleet.names import LABEL_COMPONENT, LABEL_TENSOR_PARALLEL_SIZE, LABEL_VARIANT
 from paceline.fleet.timestamps import unix_s as unix_s
-from paceline_core import LAYOUT_ANNOTATION, Layout
+from paceline_core import LAYOUT_ANNOTATION, Canary, CanaryError, Layout
 
 if TYPE_CHECKING:
     from paceline.api import InferenceService, InferenceServiceStatus
@@ -103,6 +103,8 @@ class PodInfo:
     kv_heads: int | None
     weights_bytes: int | None
     stage_seconds: Mapping[str, float]
+    canary: Canary | None
+    """What it answers to texts that never change; None where it does not say."""
 
     @classmethod
     def parse(cls, body: RawObject) -> PodInfo:
@@ -120,6 +122,7 @@ class PodInfo:
             kv_heads=_count(model.get("kvHeads")),
             weights_bytes=_count(model.get("weightsBytes")),
             stage_seconds={str(k): float(v) for k, v in stages.items() if isinstance(v, int | float)},
+            canary=_canary(body.get("canary")),
         )
 
 
@@ -348,6 +351,13 @@ def _text(value: object) -> str | None:
 def _layout(body: RawObject) -> Layout | None:
     tp, dp = _count(body.get("tensorParallelSize")), _count(body.get("dataParallelSize"))
     return Layout(tp, dp) if tp and dp else None
+
+
+def _canary(value: object) -> Canary | None:
+    try:
+        return None if value is None else Canary.from_json(value)
+    except CanaryError:
+        return None
 
 
 def _count(value: object) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 from paceline.api import InferenceServiceStatus, Refused, Shape
 from paceline.fleet.actions import Apply, Delete, Event, Plan
 from paceline.fleet.autoscaling import autoscaling, said
+from paceline.fleet.canary import reference
 from paceline.fleet.conditions import conditions
 from paceline.fleet.engine_deployment import existing_deployment, new_deployment
 from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
@@ -253,7 +254,7 @@ def _wanted(case: _Case) -> Iterator[tuple[Manifest, int, Mapping[str, Any]]]:
     """(object, priority, further fields of its Apply), in order."""
     observed, settings = case.observed, case.settings
     service, meta = observed.service, observed.meta
-    for manifest in prerequisites(service, meta=meta):
+    for manifest in prerequisites(service, meta=meta, canary=reference(observed)):
         yield manifest, BEFORE_ENGINES, {}
     yield from _engines(case)
     for manifest in surroundings(service, meta=meta, settings=settings):

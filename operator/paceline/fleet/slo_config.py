@@ -1,19 +1,25 @@
-"""The ConfigMap with the targets that engines and gates count requests against; they re-read it when it
-changes.
+"""The ConfigMap with the targets that engines and gates count requests against, which they re-read when it changes, and
+with the answers that an engine which starts is held against.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from paceline.api import InferenceService
+from paceline.fleet.canary import KEY as CANARY_KEY
 from paceline.fleet.names import ENGINE, Names
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.ownership import owner_reference
+from paceline_core import Canary
 
 
-def slo_config(service: InferenceService, *, meta: ServiceMeta) -> dict[str, Any]:
+def slo_config(service: InferenceService, *, meta: ServiceMeta, canary: Canary | None) -> dict[str, Any]:
     names = Names(meta.name)
+    data = {"targets.json": service.spec.slo.targets().to_json()}
+    if canary is not None:
+        data[CANARY_KEY] = json.dumps(canary.to_json())
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -23,5 +29,5 @@ def slo_config(service: InferenceService, *, meta: ServiceMeta) -> dict[str, Any
             "labels": names.labels(ENGINE),
             "ownerReferences": [owner_reference(meta)],
         },
-        "data": {"targets.json": service.spec.slo.targets().to_json()},
+        "data": data,
     }

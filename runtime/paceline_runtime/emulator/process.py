@@ -15,12 +15,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import structlog
 import uvicorn
 from prometheus_client import CollectorRegistry
 
+from paceline_core import Canary
 from paceline_core.batch import Batch
 from paceline_runtime.emulator.app import EmulatedModel, EmulatedServer
 from paceline_runtime.emulator.cache_config import cache_config_labels
@@ -34,6 +36,7 @@ from paceline_runtime.emulator.step_loop import StepLoop
 from paceline_runtime.emulator.step_timing import MAX_BATCHED_TOKENS, described, step_timing
 from paceline_runtime.launch.admin_client import AdminClient
 from paceline_runtime.launch.buckets import histogram_buckets
+from paceline_runtime.launch.canary_check import checked
 from paceline_runtime.launch.failure import Refused, Stage, StartFailure, report
 from paceline_runtime.launch.launcher import quit_early, read_targets, server_settings
 from paceline_runtime.launch.model_source import resolve_unloaded
@@ -49,6 +52,9 @@ from paceline_runtime.vllm_plugin.middleware import RequestLedger
 from paceline_runtime.vllm_plugin.serving import Serving
 
 log = structlog.get_logger(__name__)
+
+_RIGHT, _WRONG = (-2.0,) * 32, (-6.0,) * 32
+"""Log-probabilities of an emulated canary."""
 
 
 def run(options: ServeOptions) -> int:
@@ -180,7 +186,14 @@ async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions, *, l
         ),
         asyncio.create_task(targets_file.follow(serving)),
         asyncio.create_task(
-            start(serving, options.emulation, current=pod.current, die=_die, opened=layout.opened)
+            start(
+                serving,
+                options.emulation,
+                current=pod.current,
+                die=_die,
+                canary=partial(_canary, options, serving, pod.current),
+                opened=layout.opened,
+            )
         ),
     ]
     if options.layout_file is not None:
@@ -202,6 +215,16 @@ def _follow(layout: PodLayout, serving: Serving, options: ServeOptions) -> None:
 def _end(server: GuestServer) -> None:
     log.info("stop")
     server.end()
+
+
+def _canary(options: ServeOptions, serving: Serving, current: Current) -> Canary | None:
+    """Made up. Refused, the process ends: nothing was served by it."""
+    made_up = _WRONG if current.conditions.fault == "WrongAnswers" else _RIGHT
+    try:
+        return checked(made_up, options=options, model=serving.settings.model)
+    except Refused as error:
+        log.error("engine_failed", stage="warmup", error=str(error))
+        os._exit(report(error))
 
 
 def _die(stage: Stage) -> None:

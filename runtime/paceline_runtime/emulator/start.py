@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
+from paceline_core import Canary
 from paceline_runtime.emulator.current import Current
 from paceline_runtime.launch.emulation import Emulation
 from paceline_runtime.launch.failure import Stage
@@ -22,6 +23,7 @@ async def start(
     *,
     current: Current,
     die: Callable[[Stage], None],
+    canary: Callable[[], Canary | None],
     opened: Callable[[], None],
 ) -> None:
     began_s = stage_began_s = time.monotonic()
@@ -33,7 +35,8 @@ async def start(
         now_s = time.monotonic()
         stages[stage], stage_began_s = now_s - stage_began_s, now_s
         log.info("stage", stage=stage, seconds=round(stages[stage], 2))
+    measured = canary()
     stages["ready"] = time.monotonic() - began_s
     opened()
-    serving.open(stages)
+    serving.open(stages, canary=measured)
     log.info("ready", ready_s=round(stages["ready"], 2))

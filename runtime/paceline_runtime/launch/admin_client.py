@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paceline_core import LayoutOrder
+    from paceline_core import Canary, LayoutOrder
 
 
 class NoServer(Exception):
@@ -35,8 +35,9 @@ class AdminClient:
     def pause(self, order: LayoutOrder) -> dict[str, Any]:
         return self._ask("POST", "/pause", {"order": str(order)})
 
-    def open(self, stages: dict[str, float]) -> dict[str, Any]:
-        return self._ask("POST", "/open", {"stages": stages})
+    def open(self, stages: dict[str, float], *, canary: Canary | None) -> dict[str, Any]:
+        told = None if canary is None else canary.to_json()
+        return self._ask("POST", "/open", {"stages": stages, "canary": told})
 
     def emulation(self, changes: dict[str, Any] | None = None) -> dict[str, Any]:
         """How the emulated GPU behaves, after these changes if there are any."""

@@ -76,6 +76,7 @@ def emulate(
             model_uri=f"hf://emulated/{model}@{form}",
             served_names=(model,),
             max_model_tokens=max_model_tokens,
+            canary_reference=Path(folder) / "canary.json",
             layout_file=None,
             live_port=None,
             weights="Auto",

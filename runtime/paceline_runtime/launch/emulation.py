@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Fault = Literal["None", "Slow", "Hang", "HangReadiness", "DieLoading", "Die"]
+Fault = Literal["None", "Slow", "Hang", "HangReadiness", "DieLoading", "Die", "WrongAnswers"]
 """Slow: each step takes five times as long. Hang: no step ends. HangReadiness: /ready is not answered.
-DieLoading: the process ends while it loads. Die: it ends at its next step."""
+DieLoading: the process ends while it loads. Die: it ends at its next step. WrongAnswers:
+its canary is not what it would be without."""
 
 STAGES = ("fetch", "import", "weights", "compile", "warmup")
 """Of a start, in order, as a real launcher exports them."""

@@ -19,10 +19,11 @@ from types import FrameType
 
 import structlog
 
-from paceline_core import Targets, TargetsError
+from paceline_core import Canary, Targets, TargetsError
 from paceline_runtime.launch import machine
 from paceline_runtime.launch.admin_client import AdminClient, NoAnswer, NoServer
 from paceline_runtime.launch.buckets import histogram_buckets
+from paceline_runtime.launch.canary_check import checked
 from paceline_runtime.launch.cpu_threads import deal_cores
 from paceline_runtime.launch.drain_command import until_drained
 from paceline_runtime.launch.engine_process import EngineProcess
@@ -122,7 +123,7 @@ class _Launch:
         self._changes_layout = False
         self._clock = clock
         self._model = model
-        self._failure: StartFailure | None = None
+        self._failure: StartFailure | Refused | None = None
         self._stopping = False
         self._ended = threading.Event()
         buckets = histogram_buckets(
@@ -181,19 +182,20 @@ class _Launch:
         self._clock.answers()
         try:
             server.warm_up(max_prompt_tokens=options.max_prompt_tokens)
+            canary = checked(server.log_probabilities(), options=options, model=self._model.facts)
             self._clock.warm()
-            self._open()
+            self._open(canary)
             self._layout.opened()
-        except StartFailure as error:
+        except (StartFailure, Refused) as error:
             self._failure = error
             engine.terminate()
 
-    def _open(self) -> None:
+    def _open(self, canary: Canary | None) -> None:
         stages = self._clock.stages()
         client = AdminClient(self._options.admin_socket)
         while not self._ended.is_set():
             try:
-                client.open(stages)
+                client.open(stages, canary=canary)
             except NoAnswer as error:
                 log.warning("open_again", error=str(error))
                 time.sleep(_ASK_AGAIN_S)
@@ -236,9 +238,9 @@ class _Launch:
         )
         if self._layout.failed(str(failure)):
             self._layout.restart()
-        log.error("engine_failed", stage=failure.stage, error=str(failure))
-        report(failure)
-        return code or 1
+        log.error("engine_failed", stage=self._clock.stage, error=str(failure))
+        verdict = report(failure)
+        return verdict if isinstance(failure, Refused) else code or verdict
 
     def _environment(self) -> dict[str, str]:
         options = self._options

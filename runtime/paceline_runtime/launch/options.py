@@ -47,6 +47,8 @@ class ServeOptions:
     live_port: int | None
     """Where the launcher answers the liveness probe; None: the engine does, on its own port."""
     admin_socket: Path
+    canary_reference: Path
+    """What the pods before answered; the file is not there before any has served."""
     layout_file: Path | None
     """Where the pod is told another layout; None where nobody tells it one."""
     trust_remote_code: bool

@@ -48,6 +48,13 @@ from paceline_runtime.logs import configure_logs
     default=Path("/etc/paceline/slo/targets.json"),
     show_default=True,
 )
+@click.option(
+    "--canary-reference",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/paceline/slo/canary.json"),
+    show_default=True,
+    help="What the pods before answered.",
+)
 @click.option("--routers", help="DNS name of the router pods.  [default: nobody routes to this process]")
 @click.option("--host", default="0.0.0.0", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from paceline_core import canary
 from paceline_runtime.launch.failure import StartFailure
 
 _TIMEOUT_S = 600.0
@@ -50,6 +51,29 @@ class LoopbackServer:
             if status >= 500:
                 raise StartFailure(f"a warm-up request to {path} was answered {status}", stage="warmup")
 
+    def log_probabilities(self) -> tuple[float, ...] | None:
+        """Of the tokens of the canary's texts, in nats. None where the server does not tell them: a model that
+        generates nothing, or a limit on log-probabilities.
+
+        Raises StartFailure if a request that the server should answer fails."""
+        found: list[float] = []
+        for text in canary.TEXTS:
+            body = {"model": self._model, "prompt": text, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            try:
+                status, answer = self._exchange("POST", "/v1/completions", body, timeout_s=_TIMEOUT_S)
+            except (OSError, http.client.HTTPException) as error:
+                raise StartFailure(f"the canary broke off: {error!r}", stage="warmup") from error
+            if status >= 500:
+                raise StartFailure(f"the canary was answered {status}", stage="warmup")
+            if status != 200:
+                return None
+            tokens = json.loads(answer)["choices"][0].get("prompt_logprobs")
+            if tokens is None:
+                return None
+            # The first token has none before it. With prompt_logprobs 0 each has an entry for itself alone.
+            found += [entry["logprob"] for token in tokens if token for entry in token.values()]
+        return tuple(round(one, 3) for one in found)
+
     def _requests(self, *, max_prompt_tokens: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """A prompt of one word, one of some length (prefill), and a streamed chat."""
         base = {"model": self._model, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
@@ -60,12 +84,16 @@ class LoopbackServer:
         yield "/v1/chat/completions", base | {"messages": [message], "stream": True}
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float) -> int:
+        return self._exchange(method, path, body, timeout_s=timeout_s)[0]
+
+    def _exchange(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
             headers = {"content-type": "application/json"} if body else {}
             connection.request(method, path, json.dumps(body) if body else None, headers)
             answer = connection.getresponse()
-            answer.read()
-            return answer.status
+            return answer.status, answer.read()
         finally:
             connection.close()

@@ -3,7 +3,7 @@
     GET  /state     {"phase", "inFlight", "lastArrivalAgeSeconds"}
     POST /drain     begin to leave; again changes nothing (preStop)
     POST /pause     leave for a while: {"order": "tp=4,dp=2,change=7,drain=40"} (the launcher)
-    POST /open      the launcher's word that the engine is warm, with the stages of the start
+    POST /open      the launcher's word that the engine is warm, with the stages of the start and its canary
     PUT  /targets   judge requests by this targets.json from now on
     GET, PUT /emulation    how the emulated GPU differs from its table (the emulated engine alone)
 
@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from paceline_core.canary import Canary
 from paceline_core.latency import Targets, TargetsError
 from paceline_core.layout import LayoutOrder
 from paceline_runtime.vllm_plugin.drain import Drain
@@ -92,10 +93,12 @@ class Admin:
 
     def _open(self, body: bytes) -> Answer:
         try:
-            stages = {str(stage): float(seconds) for stage, seconds in json.loads(body)["stages"].items()}
+            told = json.loads(body)
+            stages = {str(stage): float(seconds) for stage, seconds in told["stages"].items()}
+            canary = None if told.get("canary") is None else Canary.from_json(told["canary"])
         except (ValueError, TypeError, KeyError, AttributeError):
-            return 400, {"error": 'write {"stages": {"weights": 1.5, ...}}'}
-        self._serving.open(stages)
+            return 400, {"error": 'write {"stages": {"weights": 1.5, ...}, "canary": null}'}
+        self._serving.open(stages, canary=canary)
         return 200, self._state()
 
     def _pause(self, body: bytes) -> Answer:

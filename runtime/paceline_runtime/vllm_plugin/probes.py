@@ -58,6 +58,7 @@ class Probes:
                 if (refused := serving.refused_layout) is None
                 else {"order": refused.order, "message": refused.message},
                 "stages": {stage: round(seconds, 3) for stage, seconds in serving.stages.items()},
+                "canary": None if serving.canary is None else serving.canary.to_json(),
                 "draining": serving.lifecycle.leaving,
             }
         )

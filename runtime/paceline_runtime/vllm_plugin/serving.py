@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import cache
 
+from paceline_core.canary import Canary
 from paceline_core.latency import Targets
 from paceline_runtime.vllm_plugin.engine_view import EngineView, NoEngine
 from paceline_runtime.vllm_plugin.heartbeat import Heartbeat
@@ -37,9 +38,12 @@ class Serving:
         )
         self.stages: Mapping[str, float] = {}
         """Seconds of each stage of the start, told by the launcher once the engine is warm."""
+        self.canary: Canary | None = None
+        """Told with them. None: not measured."""
 
-    def open(self, stages: Mapping[str, float]) -> None:
+    def open(self, stages: Mapping[str, float], *, canary: Canary | None) -> None:
         self.stages = dict(stages)
+        self.canary = canary
         self.lifecycle.open()
 
 

@@ -79,6 +79,7 @@ def options(folder: Path, **changes: Any) -> ServeOptions:
         "host": "127.0.0.1",
         "port": 8000,
         "admin_socket": folder / "admin.sock",
+        "canary_reference": folder / "canary.json",
         "layout_file": None,
         "live_port": None,
         "trust_remote_code": False,
@@ -196,7 +197,7 @@ async def pod(
         ),
     ]
     if open_now:
-        serving.open({"ready": 1.0})
+        serving.open({"ready": 1.0}, canary=None)
     connector = aiohttp.UnixConnector(path=str(given.admin_socket))
     async with aiohttp.ClientSession() as http, aiohttp.ClientSession(connector=connector) as admin_http:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"

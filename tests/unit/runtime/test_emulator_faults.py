@@ -175,6 +175,18 @@ async def tell(socket: Path, **changes: Any) -> None:
         assert response.status == 200
 
 
+def test_an_emulated_engine_can_be_told_to_answer_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with emulated(tmp_path, "--emulate-start-seconds", "0") as process:
+        process.wait_ready()
+        (tmp_path / "canary.json").write_text(json.dumps(process.json("/paceline/info")["canary"]))
+    monkeypatch.setenv("EMULATE_FAULT", "WrongAnswers")
+    with emulated(tmp_path, "--emulate-start-seconds", "0") as process:
+        assert process.child.wait(30) == 78
+        assert process.verdict["field"] == "spec.transition.canary"
+
+
 def test_the_stages_of_the_start_are_those_it_was_told_to_take(tmp_path: Path) -> None:
     with emulated(tmp_path, "--emulate-stages", "compile=0.2,fetch=0.1") as process:
         process.wait_ready()

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from paceline_core import Targets
+from paceline_core import Canary, Targets
+from paceline_runtime.launch.failure import EXIT_REFUSED
 from tests.unit.runtime.pod import target
 from tests.unit.runtime.test_processes import Process, free_port, is_ready_in, layout_of, wait_until
 
@@ -37,6 +38,7 @@ class Launcher(Process):
             *("--tensor-parallel-size", "2", "--max-model-len", "2048", "--kv-cache-bytes", str(2**28)),
             *("--max-prompt-tokens", "2000", "--max-output-tokens", "500", "--max-request-seconds", "60"),
             *("--device", "cpu", "--service", "demo", "--targets", str(folder / "targets.json")),
+            *("--canary-reference", str(folder / "canary.json")),
             *("--host", "127.0.0.1", "--port", str(self.port), "--live-port", str(self.live_port)),
             *("--admin-socket", str(folder / "admin.sock"), "--layout-file", str(folder / "layout")),
         ]
@@ -103,6 +105,39 @@ def test_the_only_layout_in_which_the_engine_does_not_start_ends_the_container(t
     with launched(tmp_path, FAIL_AT_SIZE="2") as one:
         assert one.child.wait(60) == 1
         assert json.loads((tmp_path / "termination").read_text())["verdict"] == "Failed"
+
+
+def test_an_engine_that_answers_as_those_before_it_serves(tmp_path: Path) -> None:
+    with launched(tmp_path) as one:
+        wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
+        told = one.json("/paceline/info")["canary"]
+        assert Canary.from_json(told).log_probabilities == (-1.5, -2.5) * 3
+    (tmp_path / "canary.json").write_text(json.dumps(told))
+    with launched(tmp_path) as one:
+        wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
+        assert one.json("/paceline/info")["canary"] == told
+
+
+def test_an_engine_that_answers_otherwise_is_never_ready(tmp_path: Path) -> None:
+    with launched(tmp_path) as one:
+        wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
+        (tmp_path / "canary.json").write_text(json.dumps(one.json("/paceline/info")["canary"]))
+    with launched(tmp_path, WRONG_AT_SIZE="2") as one:
+        assert one.child.wait(60) == EXIT_REFUSED
+        verdict = json.loads((tmp_path / "termination").read_text())
+        assert verdict["verdict"] == "Refused"
+        assert verdict["field"] == "spec.transition.canary"
+        assert "4.00 nats" in verdict["message"]
+
+
+def test_a_layout_in_which_the_engine_answers_otherwise_leads_back(tmp_path: Path) -> None:
+    with launched(tmp_path, WRONG_AT_SIZE="1") as one:
+        wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
+        (tmp_path / "canary.json").write_text(json.dumps(one.json("/paceline/info")["canary"]))
+        (tmp_path / "layout").write_text("tp=1,dp=2,change=1")
+        wait_until(lambda: "event=layout_refused" in one.log, timeout_s=60)
+        wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
+        assert "nats" in one.json("/paceline/info")["refusedLayout"]["message"]
 
 
 def test_an_order_that_comes_while_the_engine_starts_is_taken_at_once(tmp_path: Path) -> None:

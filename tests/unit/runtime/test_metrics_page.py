@@ -100,7 +100,7 @@ async def test_exactly_one_phase_is_1(tmp_path: Path) -> None:
                 == 1
             )
             if phase == "loading":
-                one.serving.open({"ready": 1})
+                one.serving.open({"ready": 1}, canary=None)
             else:
                 await one.drain()
                 await one.serving.lifecycle.drained()

@@ -47,6 +47,7 @@ class Process:
             *("--max-model-len", "2048", "--kv-cache-bytes", str(2**28), "--max-prompt-tokens", "2000"),
             *("--max-output-tokens", "1000", "--max-request-seconds", "60", "--device", "cpu"),
             *("--service", "demo", "--targets", str(folder / "targets.json"), "--host", "127.0.0.1"),
+            *("--canary-reference", str(folder / "canary.json")),
             *("--port", str(self.port), "--admin-socket", str(folder / "admin.sock"), "--emulate", *more),
         ]
         environ = {
