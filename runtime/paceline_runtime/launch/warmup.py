@@ -58,7 +58,13 @@ class LoopbackServer:
         Raises StartFailure if a request that the server should answer fails."""
         found: list[float] = []
         for text in canary.TEXTS:
-            body = {"model": self._model, "prompt": text, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+            body = {
+                "model": self._model,
+                "prompt": text,
+                "max_tokens": 1,
+                "temperature": 0,
+                "prompt_logprobs": 0,
+            }
             try:
                 status, answer = self._exchange("POST", "/v1/completions", body, timeout_s=_TIMEOUT_S)
             except (OSError, http.client.HTTPException) as error:

@@ -21,9 +21,9 @@ def told(cluster: Cluster, pod: str, canary: Canary | None) -> None:
 
 
 def kept(cluster: Cluster) -> Canary | None:
-    """What the ConfigMap has after the next look."""
-    cluster.reconcile()
-    data: dict[str, Any] = cluster.children[("ConfigMap", "chat-slo")]["data"]
+    """What the next look applies: a key that is left out is removed by the API server."""
+    (config,) = (one for one in cluster.reconcile().apply if one.kind == "ConfigMap")
+    data: Any = config.object["data"]
     assert json.loads(data["targets.json"])
     return Canary.parse(data["canary.json"]) if "canary.json" in data else None
 
