@@ -39,9 +39,10 @@ class LogProbabilities:
             return
         message = await receive()
         if "prompt_logprobs" not in json.loads(message["body"]):
+            read = [message]
 
             async def again() -> Any:
-                return message
+                return read.pop() if read else await receive()
 
             await self._app(scope, again, send)
             return
