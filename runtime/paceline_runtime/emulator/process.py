@@ -137,7 +137,8 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
                 ).wake,
             )
             for number, rank in enumerate(metrics.ranks)
-        ]
+        ],
+        current=current,
     )
     serving.engine = engine
     server = EmulatedServer(

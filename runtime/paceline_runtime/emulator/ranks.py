@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paceline_runtime.emulator.current import Current
 from paceline_runtime.emulator.engine import Engine
 from paceline_runtime.emulator.engine_request import EngineRequest
 
@@ -15,8 +16,9 @@ from paceline_runtime.emulator.engine_request import EngineRequest
 class Ranks:
     """Satisfies EngineView."""
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[Engine], *, current: Current) -> None:
         self._engines = tuple(engines)
+        self._current = current
 
     @property
     def running(self) -> int:
@@ -32,6 +34,10 @@ class Ranks:
     def prompt_tokens(self, request_id: str) -> int | None:
         found = (one.prompt_tokens(request_id) for one in self._engines)
         return next((tokens for tokens in found if tokens is not None), None)
+
+    async def answers(self) -> bool:
+        await self._current.while_fault("Hang")
+        return True
 
     def admit(self, request: EngineRequest) -> None:
         """Raises QueueFull, where the least busy rank is full."""

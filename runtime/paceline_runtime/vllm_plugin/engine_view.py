@@ -16,6 +16,9 @@ class EngineView(Protocol):
         """Length of the prompt of a running request; None if the engine does not know the request (any
         more)."""
 
+    async def answers(self) -> bool:
+        """Whether its loop goes round, asked for nothing. May not return while it does not."""
+
 
 class NoEngine:
     """Before the engine is there."""
@@ -25,3 +28,6 @@ class NoEngine:
 
     def prompt_tokens(self, request_id: str) -> int | None:
         return None
+
+    async def answers(self) -> bool:
+        return True

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from paceline_runtime.vllm_plugin.serving import Serving
+
+_ANSWER_S: Final = 1.0
+"""A probe of the kubelet waits for five."""
 
 
 class Probes:
@@ -25,9 +30,19 @@ class Probes:
         """200 if a request sent now would be answered: not while loading, not while leaving, not while the engine
         makes no step."""
         lifecycle, heartbeat = self._serving.lifecycle, self._serving.heartbeat
-        ready = lifecycle.ready and not heartbeat.stalled
+        if heartbeat.is_stalled() and not self._serving.engine.unfinished() and await self._engine_answers():
+            heartbeat.recovered()
+        ready = lifecycle.ready and not heartbeat.is_stalled()
         told = {"phase": lifecycle.phase.value, "stepAgeSeconds": round(heartbeat.age_s(), 1)}
         return JSONResponse(told, status_code=200 if ready else 503)
+
+    async def _engine_answers(self) -> bool:
+        """Asked where a stalled engine has no request left whose step would tell."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._serving.engine.answers()
+        except TimeoutError:
+            return False
 
     async def live(self, _: Request) -> Response:
         """503 only if the engine has work and has made no step for a minute. Being busy is no reason to

@@ -95,6 +95,39 @@ async def test_a_stalled_engine_is_not_ready_until_it_steps_again(tmp_path: Path
         assert (await one.get("/ready"))[0] == 200
 
 
+async def test_a_stall_outlives_the_clients_that_give_up_on_it(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock) as one:
+        async with one.ask(max_tokens=50, ignore_eos=True) as response:
+            await response.content.readline()
+            async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
+                pass
+            await asyncio.sleep(0.05)
+            clock.added_s += STALLED_AFTER_S + 1
+            assert (await one.get("/ready"))[0] == 503
+        await until(lambda: one.server.engine.unfinished() == 0)
+        assert (await one.get("/ready"))[0] == 503
+        clock.added_s += HUNG_AFTER_S
+        assert (await one.get("/live"))[0] == 503
+
+
+async def test_an_engine_without_work_that_answers_again_is_ready_again(tmp_path: Path) -> None:
+    clock = Clock()
+    async with pod(tmp_path, clock=clock) as one:
+        async with one.ask(max_tokens=50, ignore_eos=True) as response:
+            await response.content.readline()
+            async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
+                pass
+            await asyncio.sleep(0.05)
+            clock.added_s += STALLED_AFTER_S + 1
+            assert (await one.get("/ready"))[0] == 503
+        await until(lambda: one.server.engine.unfinished() == 0)
+        async with one.admin.put("http://pod/emulation", json={"fault": "None"}):
+            pass
+        assert (await one.get("/ready"))[0] == 200
+        assert (await one.get("/live"))[0] == 200
+
+
 def test_a_slow_engine_is_not_stalled_by_its_own_pace() -> None:
     now_s = 0.0
     heartbeat = Heartbeat(clock=lambda: now_s, unfinished=lambda: 1)
@@ -102,15 +135,15 @@ def test_a_slow_engine_is_not_stalled_by_its_own_pace() -> None:
         now_s += step_s
         heartbeat.beat()
     now_s += 3 * STALLED_AFTER_S
-    assert not heartbeat.stalled
+    assert not heartbeat.is_stalled()
     heartbeat.beat()
     now_s += 5 * STALLED_AFTER_S
-    assert not heartbeat.stalled
+    assert not heartbeat.is_stalled()
     for _ in range(1000):
         now_s += 0.02
         heartbeat.beat()
     now_s += STALLED_AFTER_S + 1
-    assert heartbeat.stalled
+    assert heartbeat.is_stalled()
 
 
 def test_a_hung_engine_is_stalled_however_slow_it_was() -> None:
@@ -119,7 +152,7 @@ def test_a_hung_engine_is_stalled_however_slow_it_was() -> None:
     now_s += 50
     heartbeat.beat()
     now_s += HUNG_AFTER_S + 1
-    assert heartbeat.stalled
+    assert heartbeat.is_stalled()
     assert heartbeat.hung
 
 
