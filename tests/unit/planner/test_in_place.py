@@ -149,13 +149,13 @@ def test_of_several_pods_the_others_must_carry_the_load() -> None:
     assert any("while one of 2 pods is away" in said for said in busy.would_change)
 
 
-def test_a_saving_in_place_pays_for_no_gpus_beside() -> None:
-    """Of three pods two are enough, once they are divided: four replicas of size 4 do what three of size 8 do."""
-    planner, state, current = Planner(timing=TIMING), PlannerState(), shape(8, 3)
+def watched(rate: float, current: Shape) -> list[Decision]:
+    """A quarter of an hour on full nodes, each decision carried out at once."""
+    planner, state = Planner(timing=TIMING), PlannerState()
     made: list[Decision] = []
     for tick in range(60):
         seen = full(
-            2.2 * BUSY,
+            rate,
             current,
             means=replace(TWO_PODS, pods=current.gpus // 8),
             now_s=15.0 * tick,
@@ -163,10 +163,22 @@ def test_a_saving_in_place_pays_for_no_gpus_beside() -> None:
         )
         made.append(planner.decide(seen, state))
         state, current = made[-1].state, made[-1].shape
-    assert current == shape(4, 4)
+    return made
+
+
+def test_a_saving_in_place_pays_for_no_gpus_beside() -> None:
+    """Of three pods two are enough, once they are divided: four replicas of size 4 do what three of size 8 do."""
+    made = watched(2.2 * BUSY, shape(8, 3))
+    assert made[-1].shape == shape(4, 4)
     (switch,) = (one.switch for one in made if one.switch is not None)
     assert switch.how == "InPlace"
     assert 0 < switch.missed < 2.2 * BUSY * 3 * 45 * 0.01
+
+
+def test_no_saving_is_worth_that_more_miss_meanwhile_than_the_objective_leaves() -> None:
+    """The third pod is needed while another is away."""
+    made = watched(2.4 * BUSY, shape(8, 3))
+    assert made[-1].shape == shape(8, 3)
 
 
 # -- Whole pods -----------------------------------------------------------------------------------------------
