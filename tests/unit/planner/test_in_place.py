@@ -149,9 +149,9 @@ def test_of_several_pods_the_others_must_carry_the_load() -> None:
     assert any("while one of 2 pods is away" in said for said in busy.would_change)
 
 
-def watched(rate: float, current: Shape) -> list[Decision]:
+def watched(rate: float, current: Shape, **settings: Any) -> list[Decision]:
     """A quarter of an hour on full nodes, each decision carried out at once."""
-    planner, state = Planner(timing=TIMING), PlannerState()
+    planner, state = Planner(timing=TIMING, settings=PlannerSettings(**settings)), PlannerState()
     made: list[Decision] = []
     for tick in range(60):
         seen = full(
@@ -167,8 +167,9 @@ def watched(rate: float, current: Shape) -> list[Decision]:
 
 
 def test_a_saving_in_place_pays_for_no_gpus_beside() -> None:
-    """Of three pods two are enough, once they are divided: four replicas of size 4 do what three of size 8 do."""
-    made = watched(2.2 * BUSY, shape(8, 3))
+    """Of three pods two are enough, once they are divided: four replicas of size 4 do what three of size 8 do. For
+    ten minutes sixteen GPUs beside them, for a start and a drain, would not pay."""
+    made = watched(2.2 * BUSY, shape(8, 3), size_stay_s=600.0)
     assert made[-1].shape == shape(4, 4)
     (switch,) = (one.switch for one in made if one.switch is not None)
     assert switch.how == "InPlace"
