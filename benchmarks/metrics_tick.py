@@ -28,7 +28,7 @@ from aiohttp import web
 
 from paceline.metrics import MetricsSettings, MetricsSource, PrometheusSettings, ServiceFacts
 from paceline.metrics import prometheus as client
-from paceline_core import LatencyTarget, Targets
+from paceline_core import LatencyTarget, Layout, Targets
 from paceline_runtime.gate.metrics import TTFT_EDGES_S
 from paceline_runtime.launch.buckets import histogram_buckets
 from tests.integration.gate.processes import Child, free_port
@@ -66,6 +66,14 @@ class APod:
     ready_since_s: float | None = 0.0
     deleting: bool = False
     finished: bool = False
+
+    @property
+    def serves_in(self) -> Layout | None:
+        return Layout(self.tensor_parallel_size) if self.tensor_parallel_size is not None else None
+
+    @property
+    def changed_at_s(self) -> float | None:
+        return None
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@
     python -m benchmarks.planner_decisions after.jsonl --against before.jsonl      after it
 
 A line a look: what was seen, and the whole decision with its candidates and the state carried on. `--against` says how
-far the figures of the two files are apart, and fails where anything else differs. Simulated. The times on the screen are
+far the figures of the two files are apart, and fails where anything else differs; fields that one revision does not know
+are named and left out. Simulated. The times on the screen are
 CPU times of this process; the decisions are repeated, and the fastest counts for each look.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -114,22 +115,38 @@ def _compare(output: Path, against: Path) -> None:
     ]
     if len(looks[0]) != len(looks[1]):
         raise click.ClickException(f"{len(looks[0])} looks against {len(looks[1])}")
-    same = sum(one == other for one, other in zip(*looks, strict=True))
-    most = 0.0
+    same, most, unshared = 0, 0.0, set[str]()
     for number, (one, other) in enumerate(zip(*looks, strict=True), start=1):
-        apart = 0.0 if one == other else _apart(json.loads(one), json.loads(other))
+        if one == other:
+            same += 1
+            continue
+        read = json.loads(one), json.loads(other)
+        apart = _apart(*read)
         if apart == math.inf:
             raise click.ClickException(f"look {number} differs in more than figures")
         most = max(most, apart)
+        unshared |= set(_unshared(*read, within=""))
+    if unshared:
+        click.echo(f"left out, as one file lacks them: {', '.join(sorted(unshared))}")
     click.echo(f"{len(looks[0])} looks, {same} the same byte for byte; figures are at most {most:.1g} apart")
+
+
+def _unshared(one: Any, other: Any, *, within: str) -> Iterator[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        yield from (f"{within}{key}" for key in one.keys() ^ other.keys())
+        for key in one.keys() & other.keys():
+            yield from _unshared(one[key], other[key], within=f"{within}{key}.")
+    elif isinstance(one, list) and isinstance(other, list):
+        for left, right in zip(one, other, strict=False):
+            yield from _unshared(left, right, within=within)
 
 
 def _apart(one: Any, other: Any) -> float:
     """The most that any figure differs, as a share of itself where it is above 1; infinite where anything else does."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) / max(abs(one), abs(other), 1.0)
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((_apart(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return max((_apart(one[key], other[key]) for key in one.keys() & other.keys()), default=0.0)
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return max((_apart(left, right) for left, right in zip(one, other, strict=True)), default=0.0)
     return 0.0 if one == other else math.inf

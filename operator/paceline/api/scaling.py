@@ -246,7 +246,8 @@ class Transition(ApiModel):
         description="Enabled: where the scheduler finds no GPUs for the pods of another tensor-parallel size, the pods "
         "that serve change to it one after the other, each within its own GPUs: from one engine of size 8 to two of "
         "size 4 behind one port. It needs replicas × tensorParallelSize to fill whole pods. Each pod is away while it "
-        "starts anew, and the others carry its load.",
+        "starts anew, and the others carry its load. Auto weighs the requests that miss by it, and adds and removes "
+        "replicas by whole pods afterwards.",
     )
     max_hold_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=0,

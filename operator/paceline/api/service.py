@@ -103,12 +103,6 @@ class InferenceServiceSpec(ApiModel):
                 message="longer than spec.admission.maxRequestSeconds: write at most that",
             ),
             Rule(
-                cel="!has(self.transition.inPlace) || self.transition.inPlace == 'Disabled' || "
-                "!has(self.scaling.mode) || self.scaling.mode == 'Manual'",
-                field_path=".transition.inPlace",
-                message="only spec.scaling.mode Manual changes pods in place: write Disabled, or mode: Manual",
-            ),
-            Rule(
                 cel="!has(self.transition.maxHoldSeconds) || self.transition.maxHoldSeconds <= "
                 "(has(self.router.hold.maxSeconds) ? self.router.hold.maxSeconds : "
                 "self.admission.maxRequestSeconds)",

@@ -80,8 +80,8 @@ async def _ask(cluster: ClusterReader, source: MetricsSource, *, name: str, name
     asked = await ask(await look(cluster, _service_of(live), namespace), source)
     if asked is None:
         raise click.ClickException(
-            f"the planner has no say in {name}: it is Manual, paused, overridden, at zero, has not served yet, or no step "
-            "times are known of its model"
+            f"the planner has no say in {name}: it is Manual, paused, overridden, at zero, has not served yet, no step "
+            "times are known of its model, or its pods were changed in place and only the operator hears of their layout"
         )
     return asked
 

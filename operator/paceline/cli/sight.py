@@ -29,10 +29,10 @@ from paceline.controller.start_times import StartTimes
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Node, Observed, Pod, ServiceMeta
 from paceline.fleet.decisions_config import STATE, decisions_name
+from paceline.fleet.in_place import told_variants
 from paceline.fleet.inventory import requests_of
 from paceline.fleet.shape import standing_shape
 from paceline.fleet.timestamps import rfc3339
-from paceline.fleet.variant import observed_variants
 from paceline.metrics import (
     MetricsSettings,
     MetricsSource,
@@ -75,10 +75,13 @@ async def metrics_source(prometheus_url: str) -> AsyncIterator[MetricsSource]:
 
 
 async def ask(sight: Sight, source: MetricsSource) -> Asked | None:
-    """None where the planner has no say, at zero too, or does not know the model."""
+    """None where the planner has no say, at zero too, does not know the model, or would have to be told by a pod what
+    it serves in: the command asks none."""
     observed = sight.observed
-    standing = standing_shape(observed, observed_variants(observed))
+    standing = standing_shape(observed, told_variants(observed))
     if not planning.decides(observed) or standing is None or not standing.replicas:
+        return None
+    if planning.unheard_layout(observed) is not None:
         return None
     key = ServiceKey(observed.meta.namespace, observed.meta.name)
     planner = Planners().of(key, observed)

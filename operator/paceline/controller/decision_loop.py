@@ -30,7 +30,7 @@ from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.decision_metrics import DecisionMetrics
 from paceline.controller.decision_record import record_of
 from paceline.controller.decision_store import DecisionStore
-from paceline.controller.division import Division
+from paceline.controller.division import Division, Wish
 from paceline.controller.errors import FenceLost
 from paceline.controller.instruments import Instruments
 from paceline.controller.planners import Planners, SizedPlanner
@@ -40,9 +40,9 @@ from paceline.controller.service_memory import Memory, MemoryBook
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.advice import Advice, Choice
+from paceline.fleet.in_place import told_variants
 from paceline.fleet.inventory import Amounts
 from paceline.fleet.shape import standing_shape
-from paceline.fleet.variant import observed_variants
 from paceline.metrics import Gates, MetricsSource, ServiceFacts, ServiceMetrics, nothing_measured
 from paceline.planner import (
     Decision,
@@ -194,7 +194,7 @@ class DecisionLoop:
             observed=observed,
             metrics=metrics or memory.metrics or nothing_measured(),
             memory=memory,
-            standing=standing_shape(observed, observed_variants(observed)),
+            standing=standing_shape(observed, told_variants(observed)),
             before=memory.state,
         )
 
@@ -262,9 +262,9 @@ class DecisionLoop:
         look.observation = self._observation(look, nodes=division.nodes_in_turn(look.key))
         await self._decide(look)
         if look.decision is None:
-            look.hindrance = NO_TIMING
+            look.hindrance = planning.unheard_layout(observed) or NO_TIMING
         elif planning.is_followed(observed, look.metrics, look.decision):
-            division.wish(look.key, look.decision.shape)
+            division.wish(look.key, _wish_of(look.decision))
 
     async def _settle(self, look: _Look, division: Division) -> None:
         """What it does, the others considered."""
@@ -273,7 +273,7 @@ class DecisionLoop:
         if cut is not None and look.planner is not None:
             look.observation = self._observation(look, nodes=cut.nodes, grant=cut.grant)
             await self._ask_planner(look, look.planner)
-        division.take(look.key, look.decision.shape)
+        division.take(look.key, _wish_of(look.decision))
 
     async def _decide(self, look: _Look) -> None:
         observation, memory = look.observation, look.memory
@@ -290,7 +290,7 @@ class DecisionLoop:
                 size = look.standing.tensor_parallel_size
                 look.decision = sleep.to_zero(observation, memory.rest, size=size, state=look.before)
                 return
-        if look.planner is not None:
+        if look.planner is not None and planning.unheard_layout(look.observed) is None:
             await self._ask_planner(look, look.planner)
 
     async def _ask_planner(self, look: _Look, planner: SizedPlanner) -> None:
@@ -414,6 +414,10 @@ class DecisionLoop:
             **_quantiles("ttft", look.metrics.client_time_to_first_token),
             **(_quantiles("tpot", engines.time_per_output_token) if engines is not None else {}),
         }
+
+
+def _wish_of(decision: Decision) -> Wish:
+    return Wish(shape=decision.shape, in_place=decision.in_place)
 
 
 def _is_another(choice: Choice, last: Choice | None) -> bool:

@@ -18,10 +18,12 @@ from paceline.controller import planning
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
+from paceline.fleet.in_place import pod_layout, told_variants
 from paceline.fleet.inventory import Amounts
 from paceline.fleet.roles import is_active
 from paceline.planner import Grant, NodeGpus, Shape, SharedLimit
 from paceline.planner.sharing import Claim, Pool, Share, shares
+from paceline_core import Layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +35,23 @@ class Cut:
     """None: the share would be enough, and other pods are still where the wish was to go."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a service would take."""
+
+    shape: Shape
+    in_place: bool = False
+    """Another tensor-parallel size within the pods that it has: no pod comes."""
+
+
 @dataclass(slots=True)
 class _Member:
     holder: Holder
     current: Shape
-    """What it was told to have."""
+    """What it was told to have, in whole pods."""
+
+    layout: Layout
+    """Of such a pod."""
 
     floor: int
     taken: int
@@ -46,12 +60,20 @@ class _Member:
     reach: frozenset[str] = frozenset()
     """Nodes that its pods may go to, once it was asked for its wish."""
 
-    wish: Shape | None = None
+    wish: Wish | None = None
     """None: it keeps what it has, whatever the others wish."""
 
     @property
     def name(self) -> str:
         return self.holder.name
+
+    def new_pods(self, wish: Wish) -> tuple[int, int]:
+        """Pods that need a place, and the GPUs of each: another size comes up beside the present one."""
+        shape = wish.shape
+        if shape.tensor_parallel_size == self.current.tensor_parallel_size:
+            more = max(shape.replicas - self.current.replicas, 0)
+            return -(-more // self.layout.data_parallel_size), self.layout.gpus
+        return 0 if wish.in_place else shape.replicas, shape.tensor_parallel_size
 
 
 class Division:
@@ -84,10 +106,10 @@ class Division:
             return planning.node_gpus(found)
         return planning.inventory(self._seen[key][0], requested=self._requested)
 
-    def wish(self, key: ServiceKey, shape: Shape) -> None:
+    def wish(self, key: ServiceKey, wish: Wish) -> None:
         """Of a service that will follow its decision; before anybody is cut."""
         if (member := self._members.get(key)) is not None:
-            member.wish = shape
+            member.wish = wish
 
     def in_turn(self) -> list[ServiceKey]:
         """Services that have wished: by priority, then the one that holds least."""
@@ -104,18 +126,17 @@ class Division:
             # Who wakes gets its first replica: somebody waits for it.
             return None
         most, limit = self._most(member)
-        if member.wish.gpus <= most and self._fits(member, member.wish):
+        if member.wish.shape.gpus <= most and self._fits(member, member.wish):
             return None
         grant = Grant(gpus=most, limit=limit, why=self._why(member, most, limit)) if limit else None
         return Cut(nodes=planning.node_gpus(self._ledger.rooms(member.holder)), grant=grant)
 
-    def take(self, key: ServiceKey, shape: Shape) -> None:
+    def take(self, key: ServiceKey, wish: Wish) -> None:
         """What was decided in the end."""
         member = self._members[key]
-        self._ledger.promise(
-            member.holder, size=shape.tensor_parallel_size, replicas=_new_replicas(member, shape)
-        )
-        more = max(shape.gpus - member.taken, 0)
+        pods, gpus = member.new_pods(wish)
+        self._ledger.promise(member.holder, size=gpus, pods=pods)
+        more = max(wish.shape.gpus - member.taken, 0)
         member.taken += more
         self._taken += more
 
@@ -131,9 +152,9 @@ class Division:
                 return now, "ClusterBudget"
         return share.gpus, share.bound_by
 
-    def _fits(self, member: _Member, shape: Shape) -> bool:
-        new, size = _new_replicas(member, shape), shape.tensor_parallel_size
-        return not new or sum(room.free // size for room in self._ledger.unclaimed(member.holder)) >= new
+    def _fits(self, member: _Member, wish: Wish) -> bool:
+        pods, gpus = member.new_pods(wish)
+        return not pods or sum(room.free // gpus for room in self._ledger.unclaimed(member.holder)) >= pods
 
     def _why(self, member: _Member, gpus: int, limit: SharedLimit) -> str:
         priority = f"priority {member.holder.priority}"
@@ -148,7 +169,7 @@ class Division:
                 priority=one.holder.priority,
                 floor=one.floor,
                 current=one.current,
-                wish=one.wish,
+                wish=one.wish.shape,
             )
             for one in self._members.values()
             if one.wish is not None
@@ -182,30 +203,23 @@ class Division:
 
 def _member(key: ServiceKey, observed: Observed, standing: ApiShape | None) -> _Member:
     scaling = observed.service.spec.scaling
-    current = (
-        planning.planner_shape(standing)
-        if standing is not None
-        else Shape(tensor_parallel_size=scaling.tensor_parallel_size, replicas=scaling.replicas)
-    )
+    told = standing or ApiShape(tensor_parallel_size=scaling.tensor_parallel_size, replicas=scaling.replicas)
+    layout = pod_layout(told_variants(observed), tensor_parallel_size=told.tensor_parallel_size)
+    current = planning.in_whole_pods(told, layout)
     holder = holder_of(
         observed,
         name=f"{key.namespace}/{key.name}",
-        size=current.tensor_parallel_size,
-        replicas=current.replicas,
+        size=layout.gpus,
+        pods=current.replicas // layout.data_parallel_size,
         yields=planning.decides(observed) and scaling.mode == "Auto",
     )
     transition = observed.status.transition if observed.status is not None else None
-    least = max(scaling.least_replicas, 1) * current.tensor_parallel_size
+    least = ApiShape(tensor_parallel_size=told.tensor_parallel_size, replicas=max(scaling.least_replicas, 1))
     return _Member(
         holder=holder,
         current=current,
+        layout=layout,
         # A change of size is carried to its end.
-        floor=current.gpus if is_active(transition) else least,
+        floor=current.gpus if is_active(transition) else planning.in_whole_pods(least, layout).gpus,
         taken=max(holder.held, current.gpus),
     )
-
-
-def _new_replicas(member: _Member, shape: Shape) -> int:
-    """Replicas that need a place: another size comes up beside the present one."""
-    same = shape.tensor_parallel_size == member.current.tensor_parallel_size
-    return max(shape.replicas - member.current.replicas, 0) if same else shape.replicas

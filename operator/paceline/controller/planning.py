@@ -14,13 +14,15 @@ from paceline.fleet import Observed
 from paceline.fleet.advice import METRICS_UNKNOWN, Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.gpu_ledger import placed_gpus
+from paceline.fleet.in_place import offer, pod_layout, told_variants
 from paceline.fleet.inventory import Amounts, Room, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
 from paceline.metrics import ClusterFacts, ServiceMetrics, observe
-from paceline.planner import Decision, Goal, Grant, NodeGpus, Observation, Quantiles, StartTime
+from paceline.planner import Decision, Goal, Grant, InPlace, NodeGpus, Observation, Quantiles, StartTime
 from paceline.planner import Shape as PlannerShape
+from paceline_core import Layout
 from paceline_core.fit import possible_tensor_parallel_sizes
 
 MAX_REPLICAS = 1000
@@ -53,6 +55,7 @@ def observation_of(
     quota_gpus = gpus_left(observed.service, quotas) if quotas is not None else 0
     transition = observed.status.transition if observed.status is not None else None
     current = standing.tensor_parallel_size
+    layout = pod_layout(told_variants(observed), tensor_parallel_size=current)
     sizes = allowed_sizes(observed, timed=timed, current=current)
     return observe(
         metrics,
@@ -64,11 +67,12 @@ def observation_of(
             quota_gpus=quota_gpus,
             grant=grant,
             start_times=start_times,
-            current=planner_shape(standing),
+            current=in_whole_pods(standing, layout),
+            replicas_per_pod=layout.data_parallel_size,
+            in_place=in_place_of(observed),
             changing=is_active(transition),
-            refused=refused_shapes(
-                observed, nodes=nodes, quota_gpus=quota_gpus, sizes=sizes, current=current
-            ),
+            refused=tuple(planner_shape(one) for one in refused_now(observed)),
+            no_room_beside=no_room_beside(nodes=nodes, quota_gpus=quota_gpus, sizes=sizes, current=current),
         ),
     )
 
@@ -146,21 +150,44 @@ def own_requests(services: Iterable[Observed]) -> Mapping[str, Amounts]:
     return held
 
 
-def refused_shapes(
-    observed: Observed,
-    *,
-    nodes: tuple[NodeGpus, ...],
-    quota_gpus: int | None,
-    sizes: tuple[int, ...],
-    current: int,
+def no_room_beside(
+    *, nodes: tuple[NodeGpus, ...], quota_gpus: int | None, sizes: tuple[int, ...], current: int
 ) -> tuple[PlannerShape, ...]:
-    """Those that failed lately, and those of another size that do not fit beside the present one: a change
-    of size brings the new pods up first."""
+    """The smallest shape of each other size that does not fit beside the present one."""
     most = {size: sum(node.free // size for node in nodes) for size in sizes if size != current}
     if quota_gpus is not None:
         most = {size: min(count, quota_gpus // size) for size, count in most.items()}
-    beside = (PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items())
-    return (*(planner_shape(one) for one in refused_now(observed)), *beside)
+    return tuple(PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items())
+
+
+def in_place_of(observed: Observed) -> InPlace | None:
+    """What a change within the pods would take; None where there is none to be had."""
+    spec, found = observed.service.spec, offer(observed)
+    if found is None:
+        return None
+    return InPlace(
+        pods=found.pods,
+        gpus_per_pod=found.gpus_per_pod,
+        away_s=found.away_s,
+        max_hold_s=float(spec.transition.max_hold_seconds),
+        most_held=spec.router.hold.max_requests * spec.router.replicas,
+    )
+
+
+def unheard_layout(observed: Observed) -> str | None:
+    """Why figures cannot be told apart by size, and pods not be counted: one does not say what it serves in."""
+    for pod in observed.pods:
+        if pod.component == "engine" and pod.serving and pod.serves_in is None:
+            return f"pod {pod.name} was told another layout and has not said yet what it serves in (GET /paceline/info)."
+    return None
+
+
+def in_whole_pods(shape: Shape, layout: Layout) -> PlannerShape:
+    """A pod comes and goes with all replicas that it holds."""
+    pods = -(-shape.replicas // layout.data_parallel_size)
+    return PlannerShape(
+        tensor_parallel_size=shape.tensor_parallel_size, replicas=pods * layout.data_parallel_size
+    )
 
 
 def planner_shape(shape: Shape) -> PlannerShape:
@@ -189,6 +216,7 @@ def choice_of(decision: Decision, *, seen: Shape) -> Choice:
         limit=None if decision.limit == "None" else decision.limit,
         feasible=decision.feasible,
         predicted_attainment=decision.predicted.attainment if decision.predicted is not None else None,
+        in_place=decision.in_place,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -46,7 +47,7 @@ class PodInfoSource:
         is_old = known is None or since_s != pod.ready_since_s
         if is_old and pod.component == "engine" and pod.serving and pod.ip is not None:
             self._ask(key, pod.uid, pod.ip, since_s=pod.ready_since_s)
-        return known
+        return replace(known, is_old=is_old) if known is not None else None
 
     async def close(self) -> None:
         for task in list(self._asking.values()):

@@ -29,7 +29,8 @@ class StartTimes:
         for pod in pods:
             if pod.component != "engine" or pod.tensor_parallel_size is None or pod.ready_since_s is None:
                 continue
-            if pod.uid in self._counted or pod.restarts:
+            if pod.uid in self._counted or pod.restarts or pod.ordered is not None:
+                # One that was told another layout was Ready before: its creation is not where this start began.
                 continue
             self._counted[pod.uid] = None
             while len(self._counted) > KEPT_PODS:

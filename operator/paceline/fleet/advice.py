@@ -57,6 +57,8 @@ class Choice:
     limit: str | None
     feasible: bool | None
     predicted_attainment: float | None
+    in_place: bool = False
+    """To another tensor-parallel size within the pods that serve: there is no room beside them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Which GPUs of which node are whose at one moment, so that two services never count on the same free ones. Pure;
 the decision loop makes one a tick.
 
-Free is what no pod requests. But a replica that was asked for a moment ago has no pod yet, or its pod has no node:
-where it would fit, its GPUs are promised to it, and to everybody else they are not free any more.
+Free is what no pod requests. But a pod that was asked for a moment ago is not there yet, or has no node: where it
+would fit, its GPUs are promised to it, and to everybody else they are not free any more.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Holder:
     """GPUs of all its pods, those without a node and those that drain among them."""
 
     unplaced: int
-    """Replicas of the present size that were asked for, and that the scheduler has not had yet."""
+    """Pods of the present size that were asked for, and that the scheduler has not had yet."""
 
     size: int
-    """GPUs of such a replica."""
+    """GPUs of such a pod."""
 
     yields: bool
     """Whether it gives GPUs back to a service of higher priority."""
@@ -55,8 +55,8 @@ def placed_gpus(pods: Iterable[Pod]) -> Mapping[str, int]:
     return placed
 
 
-def holder_of(observed: Observed, *, name: str, size: int, replicas: int, yields: bool) -> Holder:
-    """`size` and `replicas` are the shape that it was told to have."""
+def holder_of(observed: Observed, *, name: str, size: int, pods: int, yields: bool) -> Holder:
+    """It was told to have so many pods of `size` GPUs."""
     living = [pod for pod in observed.pods if not pod.finished]
     # A pod for which the scheduler found no place keeps none: another may use what it cannot.
     seen = sum(
@@ -72,7 +72,7 @@ def holder_of(observed: Observed, *, name: str, size: int, replicas: int, yields
         nodes=observed.nodes,
         placed=placed_gpus(living),
         held=sum(pod.gpus for pod in living),
-        unplaced=max(replicas - seen, 0),
+        unplaced=max(pods - seen, 0),
         size=size,
         yields=yields,
     )
@@ -88,7 +88,7 @@ class GpuLedger:
         """In the order in which they are promised what they wait for."""
 
         for one in self._holders:
-            self.promise(one, size=one.size, replicas=one.unplaced)
+            self.promise(one, size=one.size, pods=one.unplaced)
 
     def rooms(self, holder: Holder) -> tuple[Room, ...]:
         """What it may use now: what is nobody's, and what was promised to it."""
@@ -112,13 +112,13 @@ class GpuLedger:
             found[node] = found.get(node, 0) + gpus
         return found
 
-    def promise(self, holder: Holder, *, size: int, replicas: int) -> None:
-        """As far as there is room; each replica where it leaves the smallest rest."""
-        if replicas <= 0:
+    def promise(self, holder: Holder, *, size: int, pods: int) -> None:
+        """As far as there is room; each pod where it leaves the smallest rest."""
+        if pods <= 0:
             return
         free = {room.node: room.free for room in self.unclaimed(holder)}
         mine = self._promised.setdefault(holder.name, {})
-        for _ in range(replicas):
+        for _ in range(pods):
             fitting = [(gpus, node) for node, gpus in free.items() if gpus >= size]
             if not fitting:
                 break

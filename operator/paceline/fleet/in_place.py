@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paceline.api import Refused, Shape, TransitionStatus
 from paceline.fleet.actions import Reshape
-from paceline.fleet.observed import Pod
+from paceline.fleet.observed import Observed, Pod
 from paceline.fleet.replicas import Surroundings, disturbance
 from paceline.fleet.roles import RESHAPING, ROLLING_BACK
-from paceline.fleet.variant import Inputs, Variant
-from paceline_core import QUIET_S, UNROUTING_BOUND_S, Layout, LayoutError, LayoutOrder
+from paceline.fleet.variant import Inputs, Variant, observed_variants, template_inputs
+from paceline_core import QUIET_S, UNROUTING_BOUND_S, Layout, LayoutOrder
 
 LAYOUT_REFUSED = "LayoutRefused"
 
@@ -66,6 +66,44 @@ def wanted_layout(variant: Variant, transition: TransitionStatus | None) -> Layo
     return Layout.parse(text) if text is not None else variant.layout
 
 
+def told_variants(observed: Observed) -> tuple[Variant, ...]:
+    """The service's variants, each with the layout that its pods are to have."""
+    transition = observed.status.transition if observed.status is not None else None
+    return tuple(replace(one, layout=wanted_layout(one, transition)) for one in observed_variants(observed))
+
+
+def pod_layout(variants: Iterable[Variant], *, tensor_parallel_size: int) -> Layout:
+    """How the pods of that size divide their GPUs; without any, as a new one would."""
+    same = [one for one in variants if one.tensor_parallel_size == tensor_parallel_size]
+    largest = max(same, key=lambda one: (one.replicas, one.created_at_s), default=None)
+    return largest.layout if largest is not None else Layout(tensor_parallel_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a change in place takes, to whatever size it is."""
+
+    pods: int
+    gpus_per_pod: int
+    away_s: float
+    """How long a pod is away beyond its last requests, by the slowest of their last starts."""
+
+
+def offer(observed: Observed) -> Offer | None:
+    """None where the pods may not be changed, or cannot, or not now."""
+    service = observed.service
+    alive = [one for one in told_variants(observed) if one.replicas]
+    if service.spec.transition.in_place != "Enabled" or len(alive) != 1:
+        return None
+    (current,) = alive
+    inputs = template_inputs(service, tensor_parallel_size=current.tensor_parallel_size)
+    starts_s = [_start_s(pod) for pod in current.serving if pod.serves_in == current.layout]
+    known_s = [one for one in starts_s if one is not None]
+    if _unchangeable(current, inputs=inputs) is not None or not 0 < current.replicas == len(known_s):
+        return None
+    return Offer(pods=current.replicas, gpus_per_pod=current.gpus_per_pod, away_s=max(known_s) + ROUTING_S)
+
+
 def layout_for(current: Variant, asked: Shape) -> Layout | None:
     return Layout.dividing(current.gpus_per_pod, tensor_parallel_size=asked.tensor_parallel_size)
 
@@ -78,11 +116,8 @@ def why_not(
     gpus = current.gpus_per_pod
     if not terms.enabled:
         return "spec.transition.inPlace is Disabled"
-    if current.made_from is None or {**current.made_from, "tensorParallelSize": 0} != {
-        **inputs,
-        "tensorParallelSize": 0,
-    }:
-        return "more than the tensor-parallel size is to change"
+    if (reason := _unchangeable(current, inputs=inputs)) is not None:
+        return reason
     if layout is None:
         return f"size {asked.tensor_parallel_size} does not divide the {gpus} GPUs of a pod"
     pods, rest = divmod(asked.replicas, layout.data_parallel_size)
@@ -92,14 +127,24 @@ def why_not(
             f"of which there are {current.replicas}: write a multiple of {layout.data_parallel_size}, at most "
             f"{current.replicas * layout.data_parallel_size}"
         )
+    if (reason := disturbance(current, around=around)) is not None:
+        return reason
+    return _too_long_a_hold(current, terms=terms)
+
+
+def _unchangeable(current: Variant, *, inputs: Inputs) -> str | None:
+    """What keeps its pods from changing to any size."""
+    before, after = (
+        None if one is None else {**one, "tensorParallelSize": 0} for one in (current.made_from, inputs)
+    )
+    if before != after:
+        return "more than the tensor-parallel size is to change"
     for pod in current.live:
         if not pod.ready:
             return f"pod {pod.name} is not Ready"
         if pod.layout is None:
             return f"pod {pod.name} does not say its layout: its runtime cannot change it"
-    if (reason := disturbance(current, around=around)) is not None:
-        return reason
-    return _too_long_a_hold(current, terms=terms)
+    return None
 
 
 def _too_long_a_hold(current: Variant, *, terms: Terms) -> str | None:
@@ -162,10 +207,7 @@ def serving_in(pods: Iterable[Pod], layout: Layout) -> int:
 
 def ordered(pod: Pod, variant: Variant) -> Layout:
     """What it was told; one that was told nothing, or nothing that can be read, has the layout of its template."""
-    try:
-        return LayoutOrder.parse(pod.ordered or "").layout
-    except LayoutError:
-        return Layout(variant.gpus_per_pod)
+    return pod.told or Layout(variant.gpus_per_pod)
 
 
 def _is_under_way(pod: Pod, variant: Variant) -> bool:

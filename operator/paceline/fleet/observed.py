@@ -8,13 +8,14 @@ never 0.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from paceline.fleet.names import LABEL_COMPONENT, LABEL_TENSOR_PARALLEL_SIZE, LABEL_VARIANT
 from paceline.fleet.timestamps import unix_s as unix_s
-from paceline_core import LAYOUT_ANNOTATION, Canary, CanaryError, Layout
+from paceline_core import LAYOUT_ANNOTATION, Canary, CanaryError, Layout, LayoutError, LayoutOrder
 
 if TYPE_CHECKING:
     from paceline.api import InferenceService, InferenceServiceStatus
@@ -106,6 +107,9 @@ class PodInfo:
     canary: Canary | None
     """What it answers to texts that never change; None where it does not say."""
 
+    is_old: bool = False
+    """It was said before the pod was last away, and it may have come back as another one."""
+
     @classmethod
     def parse(cls, body: RawObject) -> PodInfo:
         model, stages = _mapping(body.get("model")), _mapping(body.get("stages"))
@@ -179,6 +183,31 @@ class Pod:
     def layout(self) -> Layout | None:
         """What it serves in; None: unknown."""
         return self.info.layout if self.info is not None else None
+
+    @property
+    def told(self) -> Layout | None:
+        """The layout that it was ordered, else that of its template. None: it is no engine of ours."""
+        try:
+            return LayoutOrder.parse(self.ordered or "").layout
+        except LayoutError:
+            return Layout(self.tensor_parallel_size) if self.tensor_parallel_size is not None else None
+
+    @property
+    def serves_in(self) -> Layout | None:
+        """The layout of what it does now, or of what it starts; None: it was told another one once, and has not said
+        since it is Ready which it has."""
+        if not self.ready:
+            return self.told
+        if self.layout is not None and self.info is not None and not self.info.is_old:
+            return self.layout
+        return self.told if self.ordered is None else None
+
+    @property
+    def changed_at_s(self) -> float | None:
+        """Since when it can only have served in that; infinite: it does not serve. None: it never had another."""
+        if self.ordered is None:
+            return None
+        return self.ready_since_s if self.ready else math.inf
 
     @property
     def groups(self) -> int:

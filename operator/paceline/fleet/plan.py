@@ -8,7 +8,7 @@ to say of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from paceline.api import InferenceServiceStatus, Refused, Shape
@@ -19,7 +19,7 @@ from paceline.fleet.conditions import conditions
 from paceline.fleet.engine_deployment import existing_deployment, new_deployment
 from paceline.fleet.feasibility import model_uri_to_serve, refusal_before_start
 from paceline.fleet.foreign import REPLICAS, Claim, claim, ignored_scale_writer, replicas_holder
-from paceline.fleet.in_place import Terms, wanted_layout
+from paceline.fleet.in_place import Terms, told_variants, wanted_layout
 from paceline.fleet.manifests import (
     AFTER_ENGINES,
     BEFORE_ENGINES,
@@ -38,12 +38,12 @@ from paceline.fleet.roles import RESHAPING, STARTING, assign_roles
 from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
 from paceline.fleet.setback import Setback, setback
 from paceline.fleet.settings import Settings
-from paceline.fleet.shape import binding_refusal, desired_shape
+from paceline.fleet.shape import binding_refusal, desired_shape, is_advised_in_place
 from paceline.fleet.situation import INFEASIBLE, Decision, Situation
 from paceline.fleet.status import service_status
 from paceline.fleet.timestamps import unix_s
 from paceline.fleet.transition import ROUTED_AFTER_S, decide
-from paceline.fleet.variant import Inputs, find_by_inputs, observed_variants, template_inputs, variant_name
+from paceline.fleet.variant import Inputs, find_by_inputs, template_inputs, variant_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +119,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
 def _case(observed: Observed, *, settings: Settings) -> _Case:
     service, meta = observed.service, observed.meta
     transition = observed.status.transition if observed.status is not None else None
-    variants = tuple(
-        replace(one, layout=wanted_layout(one, transition)) for one in observed_variants(observed)
-    )
+    variants = told_variants(observed)
     asked = desired_shape(observed, variants)
     inputs = template_inputs(service, tensor_parallel_size=asked.tensor_parallel_size)
     known = find_by_inputs(variants, inputs)
@@ -139,6 +137,7 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
         refused=_refusal(observed),
         refusal=refusal_before_start(observed, tensor_parallel_size=asked.tensor_parallel_size),
         inputs=inputs,
+        no_room_beside=is_advised_in_place(observed, asked),
         ready_deadline_s=service.spec.transition.ready_deadline_seconds,
         pending_deadline_s=service.spec.transition.pending_deadline_seconds,
         in_place=Terms(

@@ -6,14 +6,16 @@ a person asked for by the spec or by an override is left to the person; it is on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paceline.api import RefusedShape, Shape
+from paceline.fleet.in_place import is_in_place, wanted_layout
 from paceline.fleet.observed import Observed
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override
 from paceline.fleet.situation import DEADLINE_EXCEEDED, UNSCHEDULABLE, Decision, Situation
 from paceline.fleet.timestamps import rfc3339, unix_s
+from paceline.fleet.variant import Variant
 
 UNSCHEDULABLE_S = 900.0
 """A shape that found no place may find one soon, and what the inventory shows of that the planner sees by
@@ -35,23 +37,28 @@ def setback(observed: Observed, *, situation: Situation, decision: Decision) -> 
     current = decision.roles.current
     if current is None or observed.service.spec.paused:
         return None
+    # By the step that was decided on: pods that are to go back have the old size from here on.
+    current = replace(current, layout=wanted_layout(current, decision.transition))
     if current.tensor_parallel_size != situation.asked.tensor_parallel_size:
-        return _of_change(observed, situation=situation, decision=decision)
+        return _of_change(observed, current, situation=situation, decision=decision)
     if is_active(decision.transition):
         return None
     return _of_growth(observed, situation=situation, decision=decision)
 
 
-def _of_change(observed: Observed, *, situation: Situation, decision: Decision) -> Setback | None:
+def _of_change(
+    observed: Observed, current: Variant, *, situation: Situation, decision: Decision
+) -> Setback | None:
     """A change to another tensor-parallel size was refused, or rolled back."""
-    refused, current = decision.refused, decision.roles.current
-    if refused is None or current is None or situation.refused is not None:
+    refused = decision.refused
+    if refused is None or situation.refused is not None:
         return None
+    pods = current.replicas if is_in_place(decision.transition) else situation.asked_of(current)
     return Setback(
         refused=_refused(observed, situation.asked, reason=refused.reason, message=refused.message),
         fallback=Shape(
             tensor_parallel_size=current.tensor_parallel_size,
-            replicas=situation.asked_of(current) * current.layout.data_parallel_size,
+            replicas=pods * current.layout.data_parallel_size,
         ),
     )
 
@@ -70,10 +77,13 @@ def _of_growth(observed: Observed, *, situation: Situation, decision: Decision) 
         elif now_s - pod.created_at_s >= situation.ready_deadline_s and pod.ready_since_s is None:
             lost, reason, why = lost + 1, DEADLINE_EXCEEDED, pod.why_not_ready or ""
     # Of the pods that are there: the next plan sees the same ones, until the count has been lowered.
-    replicas = max(len(current.live) - lost, bounds.min if bounds is not None else 1)
+    kept = (len(current.live) - lost) * current.layout.data_parallel_size
+    replicas = max(kept, bounds.min if bounds is not None else 1)
     if not lost or replicas >= asked.replicas or not current.serving:
         return None
-    message = f"{lost} of {asked.replicas} pods found no place or were not Ready in time: {why}"
+    message = (
+        f"{lost} of {current.pods_for(asked.replicas)} pods found no place or were not Ready in time: {why}"
+    )
     return Setback(
         refused=_refused(observed, asked, reason=reason, message=message),
         fallback=Shape(tensor_parallel_size=asked.tensor_parallel_size, replicas=replicas),

@@ -13,7 +13,7 @@ resets it, and nothing differs from what a GitOps tool applies; the spec only gi
 from __future__ import annotations
 
 from paceline.api import Refused, Shape
-from paceline.fleet.advice import ADVICE_VALID_S, METRICS_UNKNOWN
+from paceline.fleet.advice import ADVICE_VALID_S, METRICS_UNKNOWN, Advice, Choice
 from paceline.fleet.observed import Observed
 from paceline.fleet.roles import is_active
 from paceline.fleet.timestamps import unix_s
@@ -82,24 +82,36 @@ def refused_now(observed: Observed) -> tuple[Shape, ...]:
 
 def _advised(observed: Observed, *, held: Shape) -> Shape | None:
     """The planner's shape, if nothing speaks against following it now."""
-    spec, advice = observed.service.spec, observed.advice
-    choice = advice.choice if advice is not None else None
-    if advice is None or choice is None or spec.scaling.mode != "Auto" or spec.paused:
-        return None
-    if advice.generation != observed.meta.generation or choice.seen != held:
-        # Made for another spec, or about a shape that has been left since.
-        return None
-    if observed.now_s - advice.made_at_s > ADVICE_VALID_S:
+    advice, choice = _valid(observed)
+    if advice is None or choice is None or choice.seen != held:
+        # About a shape that has been left since.
         return None
     if held.replicas == 0:
         # It wakes on the word of its own gates, whatever is known of metrics and of shapes that failed.
         return choice.shape
     if not advice.metrics.usable or choice.reason == METRICS_UNKNOWN:
         return None
-    if choice.shape in refused_now(observed) or choice.shape.replicas < spec.scaling.least_replicas:
+    least = observed.service.spec.scaling.least_replicas
+    if choice.shape in refused_now(observed) or choice.shape.replicas < least:
         return None
     if choice.shape.tensor_parallel_size != held.tensor_parallel_size:
         transition = observed.status.transition if observed.status is not None else None
         if is_active(transition) or binding_refusal(observed) is not None:
             return None
     return choice.shape
+
+
+def is_advised_in_place(observed: Observed, asked: Shape) -> bool:
+    """Whether the shape that is asked for is one that the planner would have the present pods change to."""
+    _, choice = _valid(observed)
+    return choice is not None and choice.in_place and choice.shape == asked
+
+
+def _valid(observed: Observed) -> tuple[Advice | None, Choice | None]:
+    """An advice that may be followed: neither old nor made for another spec."""
+    spec, advice = observed.service.spec, observed.advice
+    if advice is None or spec.scaling.mode != "Auto" or spec.paused:
+        return None, None
+    if advice.generation != observed.meta.generation or observed.now_s - advice.made_at_s > ADVICE_VALID_S:
+        return None, None
+    return advice, advice.choice

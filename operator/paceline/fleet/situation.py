@@ -41,6 +41,9 @@ class Situation:
     inputs: Inputs
     """What the target's template is made from."""
 
+    no_room_beside: bool
+    """The planner has looked for free GPUs beside those that serve, and advises a change in place."""
+
     ready_deadline_s: float
     pending_deadline_s: float
     in_place: Terms

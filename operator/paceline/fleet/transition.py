@@ -1,13 +1,15 @@
 """The next step of the engines: replicas of each variant, and the change from one variant to the next.
 
 A change of what shapes an engine pod is a *surge*: new pods first, old ones after. Where the scheduler finds no GPUs
-for it, and the spec allows it, the pods that serve change *in place* (`in_place`).
+for it, and the spec allows it, the pods that serve change *in place* (`in_place`): at once where the planner has seen
+that there are none.
 
     (none) --> Starting --> Draining --> Done          the target is Ready: the old variant leaves
-                  |  |
-                  |  +----> Reshaping --> Done          no GPUs for it: the new pods go, the old ones change
-                  |             |
-                  +-------------+--> RollingBack --> RolledBack  deadline, unschedulable, a refusal, another spec
+       |          |  |
+       |          |  +---v
+       +----------|-> Reshaping --> Done                no GPUs for it: the new pods go, the old ones change
+                  |      |
+                  +------+--> RollingBack --> RolledBack  deadline, unschedulable, a refusal, another spec
 
 * One at a time: only one variant ever comes. In `Starting` the old one is untouched, except that it may
   grow.
@@ -220,14 +222,13 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         deadline=rfc3339(situation.now_s + situation.ready_deadline_s),
     )
     message = f"Change {transition.id} from {current.name} to {situation.target} begins"
+    events = (*events, _normal("TransitionStarted", message))
     situation = replace(situation, transition=transition)
+    if situation.no_room_beside and (reshaping := _reshaping(situation, transition, current)) is not None:
+        situation, news = reshaping
+        return _settled(situation, roles=_roles(situation), current=current, events=(*events, *news))
     roles = _roles(situation)
-    begun = _settled(
-        situation,
-        roles=roles,
-        current=roles.current or current,
-        events=(*events, _normal("TransitionStarted", message)),
-    )
+    begun = _settled(situation, roles=roles, current=roles.current or current, events=events)
     replicas, changed = dict(begun.replicas), {situation.target}
     if step == DRAINING:
         replicas[current.name] = 0

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from paceline.planner import Grant, NodeGpus, Shape, StartTime
+from paceline.planner import Grant, InPlace, NodeGpus, Shape, StartTime
+from paceline_core import Layout
 
 
 class ServiceKey(Protocol):
@@ -36,7 +37,16 @@ class PodView(Protocol):
         """`engine` or `router`."""
 
     @property
-    def tensor_parallel_size(self) -> int | None: ...
+    def tensor_parallel_size(self) -> int | None:
+        """The label that its series bear. A change in place leaves it."""
+
+    @property
+    def serves_in(self) -> Layout | None:
+        """The size that its figures are of, and the replicas that it counts for. None: unknown."""
+
+    @property
+    def changed_at_s(self) -> float | None:
+        """Since when it can only have served in that; infinite: it does not serve. None: it never had another."""
 
     @property
     def ip(self) -> str | None: ...
@@ -79,5 +89,8 @@ class ClusterFacts:
     grant: Grant | None = None
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
+    replicas_per_pod: int = 1
+    in_place: InPlace | None = None
     changing: bool = False
     refused: tuple[Shape, ...] = ()
+    no_room_beside: tuple[Shape, ...] = ()

@@ -13,7 +13,7 @@ from typing import Final
 
 from paceline.metrics import histogram
 from paceline.metrics.facts import PodView, ServiceFacts
-from paceline.metrics.readings import SUM_AND_COUNT, Histogram, PodFigure, Rate, Readings
+from paceline.metrics.readings import SUM_AND_COUNT, Histogram, Labels, PodFigure, Readings
 from paceline.metrics.service_metrics import (
     Availability,
     EngineFigures,
@@ -27,6 +27,8 @@ from paceline.planner import Figure, Lengths, Quantiles, Traffic
 
 _SHARES: Final = (0.5, 0.95, 0.99)
 _MESSAGE_CHARACTERS: Final = 1000
+_GATES: Final = frozenset[int | None]({None})
+"""The label of what gates count: they have none."""
 
 
 def unknown(problem: Problem, *, rules: Rules, source: Source = "None") -> ServiceMetrics:
@@ -82,13 +84,12 @@ class _Measurement:
         for sight in (self.gates, self.engines):
             if sight.problem is not None and not (sight.nothing_there and self.gates.trust == "Fresh"):
                 self.problems.append(sight.problem)
-        sizes = sorted({pod.tensor_parallel_size for pod in engines if pod.tensor_parallel_size is not None})
+        sizes = sorted({size for pod in engines if (size := _size(pod)) is not None})
         figures = {
-            size: self._engine_figures(size, [pod for pod in engines if pod.tensor_parallel_size == size])
-            for size in sizes
+            size: self._engine_figures(size, [pod for pod in engines if _size(pod) == size]) for size in sizes
         }
         traffic, attainment = self._settle_contradiction(self._traffic(), self._attainment())
-        client_time_to_first_token = self._quantiles("gate_ttft", None, self.gates)
+        client_time_to_first_token = self._quantiles("gate_ttft", _GATES, self.gates)
         # Now all problems are known.
         return ServiceMetrics(
             availability=_availability(self.problems, source=self.source),
@@ -211,8 +212,9 @@ class _Measurement:
     def _engine_figures(self, size: int, pods: list[PodView]) -> EngineFigures:
         sight = self._look(pods, "engine")
         named = f" of the replicas of tensor-parallel size {size}"
-        prompt_tokens = self._rate("prompt_tokens", size)
-        cached = self._rate("cached_prompt_tokens", size)
+        labels = self._labels(size, pods)
+        prompt_tokens = self.readings.rate("prompt_tokens", labels)
+        cached = self.readings.rate("cached_prompt_tokens", labels)
         computed = None if prompt_tokens is None else max(prompt_tokens - (cached or 0.0), 0.0)
         return EngineFigures(
             running=self._over_pods("running", sight, f"The number of running requests{named}"),
@@ -222,19 +224,33 @@ class _Measurement:
             ),
             prefill_tokens_per_s=self._rate_figure(sight, computed, f"The rate of prompt tokens{named}"),
             decode_tokens_per_s=self._rate_figure(
-                sight, self._rate("output_tokens", size), f"The rate of output tokens{named}"
+                sight, self.readings.rate("output_tokens", labels), f"The rate of output tokens{named}"
             ),
             preemptions_per_s=self._rate_figure(
-                sight, self._rate("preemptions", size), f"The rate of preemptions{named}"
+                sight, self.readings.rate("preemptions", labels), f"The rate of preemptions{named}"
             ),
-            time_to_first_token=self._quantiles("ttft", size, sight),
-            inter_token_latency=self._quantiles("itl", size, sight),
-            time_per_output_token=self._quantiles("tpot", size, sight),
+            time_to_first_token=self._quantiles("ttft", labels, sight),
+            inter_token_latency=self._quantiles("itl", labels, sight),
+            time_per_output_token=self._quantiles("tpot", labels, sight),
             kv_cache_tokens=self._kv_cache_tokens(sight),
         )
 
-    def _rate(self, name: Rate, size: int) -> float | None:
-        return self.readings.rates.get((name, size))
+    def _labels(self, size: int, pods: list[PodView]) -> frozenset[int | None]:
+        """Where the rates of this size are found: under the labels of its pods, which are those of their templates.
+
+        Nowhere, if a pod with one of these labels may have served in another size within the window: its part of the
+        sum cannot be told apart."""
+        labels = frozenset(pod.tensor_parallel_size for pod in pods)
+        since_s = self.now_s - self.rules.window_s - self.rules.scrape_grace_s
+        sharing = [
+            pod for pod in self.facts.pods if pod.component == "engine" and pod.tensor_parallel_size in labels
+        ]
+        told_apart = all(
+            _size(pod) == size and (pod.changed_at_s is None or pod.changed_at_s <= since_s)
+            for pod in sharing
+            if not pod.finished
+        )
+        return labels if told_apart else frozenset()
 
     def _kv_cache_tokens(self, sight: Sight) -> int | None:
         found = [
@@ -266,9 +282,9 @@ class _Measurement:
         samples = value * self.rules.window_s if per_window and value is not None else None
         return sight.figure(value, samples=samples)
 
-    def _quantiles(self, name: Histogram, size: int | None, sight: Sight) -> Quantiles:
-        buckets = self.readings.histograms.get((name, size), {})
-        sum_per_s, count_per_s = (self.readings.rates.get((one, size)) for one in SUM_AND_COUNT[name])
+    def _quantiles(self, name: Histogram, labels: Labels, sight: Sight) -> Quantiles:
+        buckets = self.readings.histogram(name, labels)
+        sum_per_s, count_per_s = (self.readings.rate(one, labels) for one in SUM_AND_COUNT[name])
         if not buckets or sum_per_s is None or count_per_s is None:
             return Quantiles()
         if not _finite(*buckets.values(), sum_per_s, count_per_s):
@@ -306,6 +322,12 @@ def _availability(problems: list[Problem], *, source: Source) -> Availability:
         return Availability(available=None, reason=problems[0].reason, message=message)
     asked = "Prometheus" if source == "Prometheus" else "The pods themselves"
     return Availability(available=True, reason="Measured", message=f"{asked} answered for every Ready pod.")
+
+
+def _size(pod: PodView) -> int | None:
+    """That it serves in. None: unknown."""
+    layout = pod.serves_in
+    return layout.tensor_parallel_size if layout is not None else None
 
 
 def _finite(*values: float | None) -> bool:

@@ -5,7 +5,7 @@ Filled from Prometheus' answers or from the pods' own pages, in the same form; `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -56,6 +56,8 @@ SUM_AND_COUNT: Final[dict[Histogram, tuple[Rate, Rate]]] = {
 Buckets = dict[float, float]
 """Upper edge -> entries a second at or below it."""
 
+Labels = Collection[int | None]
+
 
 @dataclass(slots=True)
 class Readings:
@@ -63,20 +65,23 @@ class Readings:
     """By the name of the pod; engines and gates."""
 
     rates: dict[tuple[Rate, int | None], float] = field(default_factory=dict)
-    """By name and tensor-parallel size; None is the gate's."""
+    """By name and the tensor-parallel size in the label; None is the gate's."""
 
     histograms: dict[tuple[Histogram, int | None], Buckets] = field(default_factory=dict)
 
-    def rate(self, name: Rate) -> float | None:
-        """Over all sizes together; None where there is none at all."""
-        found = [value for (rate, _), value in self.rates.items() if rate == name]
+    def rate(self, name: Rate, labels: Labels | None = None) -> float | None:
+        """Over these labels together, or over all; None where there is none at all."""
+        if labels is not None:
+            found = [self.rates[name, label] for label in labels if (name, label) in self.rates]
+        else:
+            found = [value for (rate, _), value in self.rates.items() if rate == name]
         return sum(found) if found else None
 
-    def histogram(self, name: Histogram) -> Buckets:
-        """Over all sizes together."""
+    def histogram(self, name: Histogram, labels: Labels | None = None) -> Buckets:
+        """The same."""
         merged: Buckets = {}
-        for (histogram, _), buckets in self.histograms.items():
-            if histogram == name:
+        for (histogram, label), buckets in self.histograms.items():
+            if histogram == name and (labels is None or label in labels):
                 for edge, value in buckets.items():
                     merged[edge] = merged.get(edge, 0.0) + value
         return merged

@@ -8,13 +8,14 @@ from paceline.planner.codec import (
     state_from_json,
     state_to_json,
 )
-from paceline.planner.decision import Candidate, Decision, Limit, Prediction, Reason
+from paceline.planner.decision import Candidate, Decision, Limit, Prediction, Reason, Switch
 from paceline.planner.observation import (
     MISSING,
     Figure,
     Goal,
     Grant,
     Group,
+    InPlace,
     Lengths,
     NodeGpus,
     Observation,
@@ -40,6 +41,7 @@ __all__ = [
     "Goal",
     "Grant",
     "Group",
+    "InPlace",
     "Lengths",
     "Limit",
     "NodeGpus",
@@ -54,6 +56,7 @@ __all__ = [
     "Shape",
     "SharedLimit",
     "StartTime",
+    "Switch",
     "Traffic",
     "Trust",
     "decision_from_json",

@@ -9,7 +9,7 @@ from typing import Final
 
 from paceline.planner.calm import Band, band_of, lowered_to
 from paceline.planner.capacity import least_replicas
-from paceline.planner.decision import Limit, Reason
+from paceline.planner.decision import Limit, Reason, Switch
 from paceline.planner.demand import Demand
 from paceline.planner.ladder import Ladder
 from paceline.planner.observation import Goal, Observation, Shape
@@ -33,6 +33,7 @@ class Choice:
     feasible: bool
     limit: Limit
     allowed_miss: float
+    switch: Switch | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +112,18 @@ class Chooser:
         replicas = to.least(self.strict(to)) or to.least(self.allowed(to))
         feasible = replicas is not None
         shape = self._bounded(to, self._best_effort(to) if replicas is None else replicas)
+        surge = Switch(how="Surge", gpus_beside=shape.gpus, hold_s=0.0, missed=0.0)
+        switch = to.switches.get(shape.replicas, surge)
         return Choice(
             shape=shape,
             proven=shape,
             ladder=to,
             reason=change.reason,
-            why=change.why,
+            why=change.why + _how(switch),
             feasible=feasible,
             limit="None" if feasible else self._limit(to),
             allowed_miss=self.allowed(to),
+            switch=switch,
         )
 
     def _replicas(self, mine: Ladder) -> Choice:
@@ -181,7 +185,7 @@ class Chooser:
         if not self.assessment.may_lower:
             wrong = "; ".join((*self.assessment.problems, *self.assessment.unknown))
             return current, "MetricsUnknown", f"nothing is taken away on doubtful figures: {wrong}"
-        lowered = lowered_to(self.observation, self.state, proven=safe.replicas, band=band)
+        lowered = mine.room.whole(lowered_to(self.observation, self.state, proven=safe.replicas, band=band))
         if lowered < current.replicas:
             why = f"{mine.miss_at(lowered):.2%} of requests are expected to miss at the smaller shape{band.note}"
             return replace(current, replicas=lowered), "CheaperShapeSafe", why
@@ -223,9 +227,17 @@ class Chooser:
         return one.least(near) or one.most
 
     def _bounded(self, one: Ladder, replicas: int) -> Shape:
-        least = least_replicas(self._goal)
-        found = min(replicas + self._goal.spare_replicas, max(one.room.most, 1))
-        return Shape(tensor_parallel_size=one.size, replicas=max(found, min(least, max(one.room.most, 1))))
+        wanted = max(replicas + self._goal.spare_replicas, least_replicas(self._goal))
+        return Shape(tensor_parallel_size=one.size, replicas=one.fit(wanted))
 
     def _limit(self, one: Ladder) -> Limit:
         return "TensorParallelSizes" if one.floor_miss >= 1 - self._goal.objective else one.room.limit
+
+
+def _how(switch: Switch) -> str:
+    if switch.how == "Surge":
+        return ""
+    held = (
+        f"requests are held for about {switch.hold_s:.0f} s" if switch.hold_s else "one pod after the other"
+    )
+    return f"; in place, as there is no room beside: {held}, {switch.missed:.0f} are expected to miss by it"

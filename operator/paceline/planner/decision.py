@@ -62,6 +62,19 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """How another tensor-parallel size is come to, and what that costs."""
+
+    how: Literal["Surge", "InPlace"]
+    gpus_beside: int
+    """GPUs that the new pods take beside the old ones; in place none."""
+    hold_s: float
+    """Requests are held for so long, where the only pod changes."""
+    missed: float
+    """Requests that are expected to miss their targets because of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     shape: Shape
     gpus: int
@@ -93,3 +106,9 @@ class Decision:
     """Requests/s that the shape was made for: forecast and backlog."""
     problems: tuple[str, ...] = ()
     """Figures that cannot all be true."""
+    switch: Switch | None = None
+    """None: the tensor-parallel size stays."""
+
+    @property
+    def in_place(self) -> bool:
+        return self.switch is not None and self.switch.how == "InPlace"

@@ -72,8 +72,10 @@ def would_change(
     state: PlannerState,
     demand: Demand,
     denied: Mapping[int, Surface],
+    ruled_out: Sequence[str],
 ) -> tuple[str, ...]:
-    """`denied` are sizes whose timing is known but that the spec does not allow."""
+    """`denied` are sizes whose timing is known but that the spec does not allow; `ruled_out` says why others cannot be
+    come to."""
     said = []
     one, replicas = choice.ladder, choice.shape.replicas
     rates = demand.rates[:, None] * _GROWTH / one.capacity_factor / replicas
@@ -90,6 +92,7 @@ def would_change(
     if choice.limit not in ("None", "MinReplicas", "TensorParallelSizes"):
         said.append(f"more room ({choice.limit}) than {one.room.most} replicas of TP{one.size}")
     if not choice.feasible:
+        said.extend(ruled_out)
         for size, surface in sorted(denied.items()):
             if 1 - surface.floor_attainment < 1 - observation.goal.objective:
                 said.append(
@@ -122,7 +125,7 @@ def _rejected(
     budget, floor = 1 - observation.goal.objective, one.floor_miss
     if floor >= budget:
         return f"one request alone misses in {floor:.1%} of all cases: {budget:.1%} are allowed"
-    if replicas > one.room.most:
+    if replicas > one.room.most and replicas not in one.switches:
         return f"only {one.room.most} fit ({one.room.limit})"
     if needed is None or replicas < needed:
         return f"{float(one.miss[index]):.2%} of requests would miss: too near to the {budget:.2%} that are allowed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Final
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paceline.planner.capacity import Room
-from paceline.planner.decision import Prediction
+from paceline.planner.decision import Prediction, Switch
 from paceline.planner.demand import Demand
 from paceline.planner.observation import Shape
 from paceline.planner.surface import Surface, misses
@@ -35,6 +35,8 @@ class Ladder:
     """Share of requests expected to miss a target, over the demand that may come."""
     rate_per_s: float
     capacity_factor: float
+    switches: Mapping[int, Switch] = field(default_factory=dict)
+    """What it takes to come to those replicas that only a change in place leads to."""
 
     @property
     def floor_miss(self) -> float:
@@ -54,6 +56,41 @@ class Ladder:
     def _rising(self) -> list[float]:
         """`miss` falls with the replicas: negated, it can be searched."""
         return [-one for one in self.miss.tolist()]
+
+    def fit(self, replicas: int) -> int:
+        """The fewest that can be had and are no fewer; the most, where there are none."""
+        whole = self.room.whole(replicas)
+        if whole <= self.room.most:
+            return whole
+        enough = [one for one in self.switches if one >= replicas]
+        return min(enough) if enough else max(self.room.most, self.room.whole(1), *self.switches)
+
+    def expected_miss(self, replicas: int, demand: Demand) -> float:
+        """Of any number, on the ladder or not."""
+        rates = demand.rates / self.capacity_factor / replicas
+        return float(demand.weights @ self.surface.miss(rates, replicas=replicas))
+
+    def carries(self, replicas: int, demand: Demand) -> bool:
+        """Whether queues do not grow without end, however late the answers are."""
+        return demand.planned_per_s < replicas * self.surface.most_rate * self.capacity_factor
+
+    def charged(self, share: float, switch: Switch) -> Ladder:
+        """`share` of the requests of the expected stay miss because of a change in place."""
+        miss = np.minimum(self.miss + share * (self.replicas > self.room.most), 1.0)
+        return replace(
+            self,
+            miss=np.minimum.accumulate(miss),
+            switches=dict.fromkeys(self.room.in_place, switch),
+        )
+
+    def without_in_place(self) -> Ladder | None:
+        """None: nothing is left."""
+        kept = self.replicas <= self.room.most
+        if not kept.any():
+            return None
+        return replace(
+            self, room=replace(self.room, in_place=()), replicas=self.replicas[kept], miss=self.miss[kept]
+        )
 
     def miss_at(self, replicas: int) -> float:
         index = int(np.searchsorted(self.replicas, replicas))
@@ -99,7 +136,7 @@ def ladders_of(
     rungs = [
         _rungs(
             demand.planned_per_s / (surface.most_rate * capacity_factor),
-            most=rooms[size].most,
+            room=rooms[size],
             least=min(least, rooms[size].most),
             current=current.replicas if current is not None and current.tensor_parallel_size == size else 0,
         )
@@ -127,9 +164,13 @@ def ladders_of(
     )
 
 
-def _rungs(floor: float, *, most: int, least: int, current: int) -> npt.NDArray[np.intp]:
+def _rungs(floor: float, *, room: Room, least: int, current: int) -> npt.NDArray[np.intp]:
     """`floor`: the replicas that the highest rate needs."""
+    in_place = np.array(room.in_place, dtype=np.intp)
+    if not room.most:
+        return in_place
     top = max(int(_HEADROOM_MOST * floor) + 12, current)
-    most = max(min(top, most), least)
-    first = max(min(int(floor), most - 12, current - 2 if current else most), least)
-    return np.arange(first, most + 1)
+    most = room.whole(max(min(top, room.most), least))
+    first = max(min(int(floor), most - 12, current - 2 * room.unit if current else most), least)
+    beside = np.arange(max(first // room.unit, 1) * room.unit, most + 1, room.unit)
+    return np.concatenate((beside, in_place)) if room.in_place else beside

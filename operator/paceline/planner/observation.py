@@ -164,6 +164,20 @@ class Goal:
     """The longest that a request waits at the gate for an engine."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InPlace:
+    """The pods that serve may change to another tensor-parallel size within their own GPUs, one after the other."""
+
+    pods: int
+    gpus_per_pod: int
+    away_s: float
+    """How long each is away: a start, and until the routers have seen it go and come."""
+    max_hold_s: float
+    """The longest that requests may be held, where it is the only one; 0: it is left alone."""
+    most_held: int
+    """Requests that find a place at the gates meanwhile."""
+
+
 SharedLimit = Literal["ClusterBudget", "Priority"]
 """ClusterBudget: what all services may hold together. Priority: GPUs of shared nodes, which others hold already or
 come before it for."""
@@ -200,9 +214,21 @@ class Observation:
     start_times: tuple[StartTime, ...] = ()
     current: Shape | None = None
     """The shape that the cluster was last told to have. None: nothing runs yet."""
+    replicas_per_pod: int = 1
+    """Of the present size: replicas behind one port, on the GPUs of one pod, that come and go together."""
+    in_place: InPlace | None = None
+    """None: another tensor-parallel size needs other pods."""
     changing: bool = False
     """A change of the tensor-parallel size is under way."""
     refused: tuple[Shape, ...] = ()
     """Shapes that failed lately (unschedulable, not ready in time, canary) and are not to be tried now."""
+    no_room_beside: tuple[Shape, ...] = ()
+    """The smallest shapes of other sizes that do not fit beside the present one: a surge brings the new pods up first."""
     notes: tuple[str, ...] = ()
     """What was wrong with the metrics, as a person reads it."""
+
+    def unit(self, tensor_parallel_size: int) -> int:
+        """Replicas of that size come and go by so many."""
+        current = self.current
+        mine = current is not None and current.tensor_parallel_size == tensor_parallel_size
+        return self.replicas_per_pod if mine else 1

@@ -19,6 +19,7 @@ from paceline.planner.decision import Decision, Limit, Reason
 from paceline.planner.demand import Demand, demand_of
 from paceline.planner.experience import experienced
 from paceline.planner.explain import candidates_of, runner_up_of, would_change
+from paceline.planner.in_place import Charged, charged
 from paceline.planner.ladder import Ladder, ladders_of
 from paceline.planner.observation import Group, Lengths, Observation, Shape
 from paceline.planner.pacing import paced
@@ -80,8 +81,13 @@ class Planner:
         if observation.current.tensor_parallel_size not in self._timing:
             return self._by_experience(observation, state, demand, assessment)
         # What this look teaches counts from the next one on: so more traffic never asks for less.
-        ladders = self._ladders(observation, before, surfaces, demand)
-        if not ladders:
+        priced = charged(
+            self._ladders(observation, before, surfaces, demand),
+            observation=observation,
+            demand=demand,
+            settings=self._settings,
+        )
+        if not priced.ladders:
             return self._nothing_fits(observation, state)
         state = paced(observation, state, settings=self._settings)
         calm = (
@@ -91,7 +97,7 @@ class Planner:
         )
         if calm:
             state = self._learned(observation, state, demand, surfaces)
-        return self._chosen(observation, state, demand, memory.used, surfaces, ladders, assessment)
+        return self._chosen(observation, state, demand, memory.used, surfaces, priced, assessment)
 
     def _chosen(
         self,
@@ -100,9 +106,10 @@ class Planner:
         demand: Demand,
         blend: Blend,
         surfaces: MixSurfaces,
-        ladders: tuple[Ladder, ...],
+        priced: Charged,
         assessment: Assessment,
     ) -> Decision:
+        ladders = priced.ladders
         chooser = Chooser(
             observation=observation,
             state=state,
@@ -152,7 +159,12 @@ class Planner:
             predicted=predicted,
             candidates=candidates,
             would_change=would_change(
-                choice, observation=observation, state=after, demand=demand, denied=denied
+                choice,
+                observation=observation,
+                state=after,
+                demand=demand,
+                denied=denied,
+                ruled_out=priced.ruled_out,
             ),
             confidence=assessment.factor
             * calibration.certainty(state.calibrations, shape.tensor_parallel_size),
@@ -160,6 +172,7 @@ class Planner:
             runner_up=runner_up_of(candidates, objective=observation.goal.objective),
             demand_per_s=demand.planned_per_s,
             problems=assessment.problems,
+            switch=choice.switch,
         )
 
     # what is known of the sizes
@@ -174,7 +187,7 @@ class Planner:
             {
                 size: self._surface(observation, state, surfaces, size)
                 for size, there in rooms.items()
-                if there.most >= 1
+                if not there.is_empty
             },
             rooms=rooms,
             least=least_replicas(goal),
@@ -298,7 +311,7 @@ class Planner:
         if last is not None and last.tensor_parallel_size == current.tensor_parallel_size:
             replicas = max(replicas, last.replicas)
         there = room(observation, current.tensor_parallel_size)
-        shape = replace(current, replicas=max(min(replicas, there.most), 1))
+        shape = replace(current, replicas=max(min(there.whole(replicas), there.most), there.whole(1)))
         notes = f" ({'; '.join(observation.notes)})" if observation.notes else ""
         message = f"{_words(shape)}, held: the {unknown} is unknown{notes}"
         return self._bare(observation, shape, "MetricsUnknown", message, state)
@@ -312,13 +325,13 @@ class Planner:
         state, goal = found.state, observation.goal
         there = room(observation, current.tensor_parallel_size)
         wanted = max(found.replicas, least_replicas(goal)) + goal.spare_replicas
-        proven = replace(current, replicas=max(min(wanted, there.most), 1))
+        proven = replace(current, replicas=max(min(there.whole(wanted), there.most), there.whole(1)))
         band = band_of(state, now_s=observation.now_s, settings=self._settings)
         shape, reason = proven, _MORE
         if proven.replicas <= current.replicas <= there.most:
             shape, reason = current, _SAME
             if assessment.may_lower and demand.measured_per_s is not None and not observation.changing:
-                lowered = lowered_to(observation, state, proven=proven.replicas, band=band)
+                lowered = there.whole(lowered_to(observation, state, proven=proven.replicas, band=band))
                 shape = replace(current, replicas=lowered)
                 reason = reason if lowered == current.replicas else "CheaperShapeSafe"
         state = recorded(observation, state, proven=proven, chosen=shape, settings=self._settings)
@@ -331,7 +344,7 @@ class Planner:
         current = observation.current
         assert current is not None
         there = room(observation, current.tensor_parallel_size)
-        shape = replace(current, replicas=max(min(current.replicas, there.most), 1))
+        shape = replace(current, replicas=max(min(current.replicas, there.most), there.whole(1)))
         message = f"{_words(shape)}, held: not one replica of any allowed size fits"
         decision = self._bare(observation, shape, "Limited", message, state, limit=there.limit)
         return replace(decision, feasible=False)

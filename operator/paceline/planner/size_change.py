@@ -1,5 +1,7 @@
 """When to change the tensor-parallel size: the slow loop. A change costs a start and a cold prefix cache.
 
+In place it costs requests instead (`in_place`), which the ladders have counted already.
+
 Two reasons are good enough. The floor: one request alone misses its targets at this size, which no number of
 replicas helps. Or money: another size has needed clearly fewer GPUs for a while, and what it saves over the
 expected stay pays for the change. One change at a time, never two within the dwell time, and none on a remembered request
@@ -119,7 +121,7 @@ def _for_want(
 ) -> Change | None:
     """This size is not enough, however many of it fit."""
     if others:
-        best = min(others, key=lambda one: ((one.least(allowed(one)) or 0) * one.size, one.size))
+        best = min(others, key=lambda one: _price(one, allowed))
         if mine is None:
             return Change(to=best, reason="FloorAboveTarget", why="the present size is not allowed any more")
         if mine.floor_miss > 1 - observation.goal.objective:
@@ -137,6 +139,13 @@ def _for_want(
     return Change(
         to=best, reason="Limited", why=f"no size is enough, and TP{best.size} loses fewest requests"
     )
+
+
+def _price(one: Ladder, allowed: Allowed) -> tuple[int, float, int]:
+    """GPUs, then the misses of the change."""
+    replicas = one.least(allowed(one)) or 0
+    switch = one.switches.get(replicas)
+    return replicas * one.size, switch.missed if switch is not None else 0.0, one.size
 
 
 _LOST: Final = 0.5
@@ -164,20 +173,22 @@ def _for_money(
     most_saved = 0.0
     for one in others:
         there = needs.get(one.size)
-        now_there = (one.least(strict(one)) or one.most) * one.size
+        replicas = one.least(strict(one)) or one.most
+        now_there = replicas * one.size
         least = settings.size_saving_least if one.size in tried else settings.size_saving_untried
         if there is None or now_there > now_here * (1 - least / 2):
             # Whole replicas may not have what the average has.
             continue
         saved = here - there
-        cost_s = look_ahead_s + _DRAIN_S + cached_share * _REFILL_S
+        # In place nothing runs beside the old pods, and the misses are counted on the ladder.
+        beside_s = 0.0 if replicas in one.switches else look_ahead_s + _DRAIN_S
+        cost_s = beside_s + cached_share * _REFILL_S
         if saved < least * here or saved * settings.size_stay_s < _PAYBACK * there * cost_s:
             continue
         if saved > most_saved:
             most_saved = saved
-            why = (
-                f"TP{one.size} has needed {there:.1f} GPUs against {here:.1f} at TP{mine.size}: it pays back its "
-                f"start after {there * cost_s / saved / 60:.0f} min"
-            )
+            why = f"TP{one.size} has needed {there:.1f} GPUs against {here:.1f} at TP{mine.size}"
+            if cost_s:
+                why += f": it pays back its start after {there * cost_s / saved / 60:.0f} min"
             best = Change(to=one, reason="CheaperTensorParallelSize", why=why)
     return best

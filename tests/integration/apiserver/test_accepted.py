@@ -138,9 +138,9 @@ def test_nothing_is_filled_into_a_status_that_nobody_wrote(create: Create) -> No
 
 
 @pytest.mark.parametrize("mode", ["Manual", "Auto", "Advisory"])
-def test_all_three_modes_are_accepted(create: Create, mode: str) -> None:
+def test_all_three_modes_are_accepted_and_may_change_pods_in_place(create: Create, mode: str) -> None:
     scaling = {"mode": mode, "replicas": 1, "tensorParallelSize": 1, "replicaBounds": {"max": 4}}
-    create(minimal(scaling=scaling))
+    create(minimal(scaling=scaling, transition={"inPlace": "Enabled", "maxHoldSeconds": 60}))
 
 
 @pytest.mark.parametrize(

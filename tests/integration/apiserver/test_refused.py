@@ -372,16 +372,6 @@ SCALING = [
         field="spec.transition.maxHoldSeconds",
         says="write at most that, or a longer hold",
     ),
-    bad(
-        "in-place-in-auto",
-        {
-            "spec.transition": {"inPlace": "Enabled"},
-            "spec.scaling.mode": "Auto",
-            "spec.scaling.gpuBudget": {"max": 8},
-        },
-        field="spec.transition.inPlace",
-        says="write Disabled, or mode: Manual",
-    ),
 ]
 
 SLO = [

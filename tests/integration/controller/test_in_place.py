@@ -37,8 +37,10 @@ EASY = LatencyTarget(
 class Node:
     """Eight GPUs, and all of them held by the first engine pod."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, *, name: str | None = None) -> None:
+        """`name`: the node that the API server knows, where the test needs one."""
         self._cluster = cluster
+        self._name = name
         self._layout = folder / "layout"
         (folder / "targets.json").write_text(Targets(classes=(EASY,)).to_json())
         arguments = [
@@ -64,11 +66,20 @@ class Node:
                 self._say(pod, ready=True)
             elif not held:
                 held = True
+                self._bind(pod)
                 order = (pod["metadata"].get("annotations") or {}).get(LAYOUT_ANNOTATION, "")
                 self._layout.write_text(order)
                 self._say(pod, ready=is_ready())
             else:
                 self._say(pod, ready=False, scheduled=False)
+
+    def _bind(self, pod: Raw) -> None:
+        if self._name is None or pod["spec"].get("nodeName"):
+            return
+        name = pod["metadata"]["name"]
+        target = {"apiVersion": "v1", "kind": "Node", "name": self._name}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
+        self._cluster.call("POST", self._cluster.path("Pod", name, "binding"), binding)
 
     def _say(self, pod: Raw, *, ready: bool, scheduled: bool = True) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -114,8 +125,8 @@ def served() -> tuple[int, int] | None:
 
 
 @contextmanager
-def full_node(cluster: Cluster, folder: Path) -> Iterator[None]:
-    node, stop = Node(cluster, folder), threading.Event()
+def full_node(cluster: Cluster, folder: Path, *, name: str | None = None) -> Iterator[None]:
+    node, stop = Node(cluster, folder, name=name), threading.Event()
 
     def loop() -> None:
         while not stop.wait(0.5):

@@ -25,6 +25,7 @@ from paceline.metrics import (
     ServiceFacts,
     ServiceMetrics,
 )
+from paceline_core import Layout
 from tests.integration.gate.engines import Engine, engine
 from tests.integration.gate.processes import Stack, stack
 from tests.integration.metrics.faults import Proxies, Proxy
@@ -58,6 +59,14 @@ class APod:
     ready_since_s: float | None = field(default_factory=lambda: time.time() - 500)
     deleting: bool = False
     finished: bool = False
+
+    @property
+    def serves_in(self) -> Layout | None:
+        return Layout(self.tensor_parallel_size) if self.tensor_parallel_size is not None else None
+
+    @property
+    def changed_at_s(self) -> float | None:
+        return None
 
     @property
     def labels(self) -> dict[str, str]:

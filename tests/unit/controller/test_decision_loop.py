@@ -244,7 +244,8 @@ async def test_the_planner_sees_what_a_quota_of_the_namespace_leaves() -> None:
     seen = stage.planner.asked[0][0]
     assert seen.quota_gpus == 4
     # Beside the present pods, one replica of three.
-    assert Shape(tensor_parallel_size=3, replicas=2) in seen.refused
+    assert seen.no_room_beside == (Shape(tensor_parallel_size=3, replicas=2),)
+    assert seen.refused == ()
 
 
 async def test_where_quotas_are_unknown_the_service_takes_no_more_than_it_has() -> None:

@@ -15,7 +15,7 @@ from paceline.controller.cluster_cache import ClusterCache
 from paceline.controller.decision_loop import DecisionLoop
 from paceline.controller.decision_metrics import DecisionMetrics
 from paceline.controller.decision_store import DecisionStore
-from paceline.controller.division import Division
+from paceline.controller.division import Division, Wish
 from paceline.controller.instruments import Instruments
 from paceline.controller.resources import INFERENCE_SERVICE
 from paceline.controller.work_queue import ServiceKey
@@ -203,7 +203,7 @@ def test_a_place_that_one_took_is_not_there_for_the_next_although_there_are_gpus
         seen[ServiceKey("team-a", name)] = observed, standing_shape(observed, observed_variants(observed))
     used = {"node-a": 8.0, "node-b": 2.0, "node-c": 6.0}
     division = Division(seen, requested={node: {GPU: gpus} for node, gpus in used.items()}, budget=None)
-    wish = Shape(tensor_parallel_size=4, replicas=2)
+    wish = Wish(shape=Shape(tensor_parallel_size=4, replicas=2))
     for key in seen:
         assert sum(one.free for one in division.nodes_in_turn(key)) == 8
         division.wish(key, wish)

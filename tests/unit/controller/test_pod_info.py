@@ -53,6 +53,30 @@ async def test_a_ready_engine_is_asked_once(requests: list[str]) -> None:
     await source.close()
 
 
+async def test_what_a_pod_said_before_it_was_away_is_old_until_it_has_said_it_again(
+    requests: list[str],
+) -> None:
+    news: asyncio.Queue[ServiceKey] = asyncio.Queue()
+    source = PodInfoSource(on_news=news.put_nowait)
+    source.of(KEY, READY)
+    await asyncio.wait_for(news.get(), 5)
+    back = replace(READY, ready_since_s=1.0)
+    for pod, is_old in (
+        (READY, False),
+        (replace(READY, ready=False, ready_since_s=None), False),
+        (back, True),
+    ):
+        info = source.of(KEY, pod)
+        assert info is not None
+        assert info.is_old is is_old
+    await asyncio.wait_for(news.get(), 5)
+    again = source.of(KEY, back)
+    assert again is not None
+    assert not again.is_old
+    assert len(requests) == 2
+    await source.close()
+
+
 @pytest.mark.parametrize(
     "pod",
     [

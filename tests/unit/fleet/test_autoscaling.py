@@ -42,6 +42,7 @@ def advise(cluster: Cluster, to: Shape, *, seen: Shape | None = None, **changes:
         limit=changes.pop("limit", None),
         feasible=changes.pop("feasible", True),
         predicted_attainment=0.995,
+        in_place=changes.pop("in_place", False),
     )
     advice = Advice(
         made_at_s=cluster.now_s,

@@ -85,7 +85,7 @@ def test_a_promise_made_later_counts_in_its_turn_too() -> None:
     one, other = holder("one"), holder("other")
     ledger = GpuLedger([one, other], requested={})
     assert sum(free(ledger.rooms_in_turn(other)).values()) == 16
-    ledger.promise(one, size=8, replicas=1)
+    ledger.promise(one, size=8, pods=1)
     assert sum(free(ledger.rooms_in_turn(other)).values()) == 8
 
 
@@ -106,6 +106,6 @@ def test_what_is_on_its_way_is_read_from_the_pods(change: Any, unplaced: int) ->
     cluster.run_controllers()
     (new,) = set(cluster.live()) - set(cluster.serving())
     change(cluster, new)
-    found = holder_of(cluster.observe(), name="chat", size=1, replicas=3, yields=True)
+    found = holder_of(cluster.observe(), name="chat", size=1, pods=3, yields=True)
     assert found.unplaced == unplaced
     assert sum(found.placed.values()) == len(cluster.serving())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from paceline.fleet import Node, Pod, PodInfo, Verdict
+from paceline_core import LAYOUT_ANNOTATION, Layout
 
 BARE: dict[str, Any] = {"metadata": {"name": "p", "uid": "u", "creationTimestamp": "2026-11-22T08:00:00Z"}}
 
@@ -115,3 +118,37 @@ def test_a_node_is_leaving_if_it_is_cordoned_or_about_to_be_taken(
     spec: dict[str, Any], leaving: bool
 ) -> None:
     assert Node.parse({"metadata": {"name": "n"}, "spec": spec}).leaving is leaving
+
+
+NEVER, TOLD = None, "tp=4,dp=2,change=1"
+SILENT, EIGHT, FOUR = None, (8, 1), (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "ready", "said", "is_old", "serves_in"),
+    [
+        pytest.param(
+            NEVER, True, SILENT, False, Layout(8), id="its runtime says nothing, and it was told nothing"
+        ),
+        pytest.param(NEVER, False, SILENT, False, Layout(8), id="it starts"),
+        pytest.param(TOLD, True, EIGHT, False, Layout(8), id="it was told, and serves as before"),
+        pytest.param(TOLD, False, EIGHT, True, Layout(4, 2), id="it starts in what it was told"),
+        pytest.param(TOLD, True, EIGHT, True, None, id="it is back, and has not said as what"),
+        pytest.param(TOLD, True, FOUR, False, Layout(4, 2), id="it says so"),
+        pytest.param(TOLD, True, SILENT, False, None, id="it was told, and says nothing"),
+    ],
+)
+def test_what_a_pod_serves_in_is_its_own_word_or_unknown(
+    ordered: str | None, ready: bool, said: tuple[int, int] | None, is_old: bool, serves_in: Layout | None
+) -> None:
+    meta = {**BARE["metadata"], "labels": {"paceline.dev/tensor-parallel-size": "8"}}
+    if ordered is not None:
+        meta["annotations"] = {LAYOUT_ANNOTATION: ordered}
+    since = "2026-11-22T09:00:00Z"
+    status = {"conditions": [{"type": "Ready", "status": str(ready), "lastTransitionTime": since}]}
+    made = pod(metadata=meta, status=status)
+    if said is not None:
+        info = PodInfo.parse({"tensorParallelSize": said[0], "dataParallelSize": said[1]})
+        made = replace(made, info=replace(info, is_old=is_old))
+    assert made.serves_in == serves_in
+    assert made.changed_at_s == (None if ordered is None else made.ready_since_s if ready else math.inf)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from paceline.metrics import Rules
 from paceline.metrics.readings import Readings
+from paceline_core import Layout
 
 NOW_S = 1_000_000.0
 RULES = Rules()
@@ -23,6 +24,17 @@ class APod:
     ready_since_s: float | None = NOW_S - 3600
     deleting: bool = False
     finished: bool = False
+    layout: Layout | None = None
+    """None: that of its template."""
+    changed_at_s: float | None = None
+    silent: bool = False
+    """It was told another layout and does not say which it has."""
+
+    @property
+    def serves_in(self) -> Layout | None:
+        if self.silent or self.tensor_parallel_size is None:
+            return None
+        return self.layout or Layout(self.tensor_parallel_size)
 
 
 def gate(name: str, **changes: object) -> APod:

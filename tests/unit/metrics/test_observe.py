@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from paceline.controller.work_queue import ServiceKey as ControllerKey
 from paceline.fleet import Pod
@@ -16,7 +16,9 @@ from paceline.metrics import (
     observe,
 )
 from paceline.planner import Figure, Goal, NodeGpus, Traffic
+from paceline_core import Layout
 from paceline_core.latency import LatencyTarget, Targets
+from tests.unit.metrics.readings import APod
 
 GOAL = Goal(
     targets=Targets(
@@ -35,19 +37,6 @@ GOAL = Goal(
     min_replicas=1,
     max_replicas=4,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class APod:
-    name: str
-    component: str = "engine"
-    tensor_parallel_size: int | None = 1
-    ip: str | None = "127.0.0.1"
-    created_at_s: float = 0.0
-    ready: bool = True
-    ready_since_s: float | None = 0.0
-    deleting: bool = False
-    finished: bool = False
 
 
 def of_the_fleet(pod: Pod, key: ControllerKey) -> tuple[PodView, ServiceKey]:
@@ -94,3 +83,21 @@ def test_a_pod_from_the_future_has_no_negative_age() -> None:
     pods = [replace(APod(name="a"), ready=False, created_at_s=130.0)]
     seen = observe(METRICS, now_s=100.0, goal=GOAL, cluster=ClusterFacts(pods=pods, nodes=()))
     assert seen.groups[0].starting_age_s == (0.0,)
+
+
+def test_a_pod_counts_for_the_replicas_that_it_holds_at_the_size_that_it_serves_in() -> None:
+    """Its label is that of its template, which a change in place leaves."""
+    two, four = Layout(4, 2), Layout(2, 4)
+    pods = [
+        APod(name="a", tensor_parallel_size=8, layout=two),
+        APod(name="b", tensor_parallel_size=8, layout=two, ready=False, created_at_s=90.0),
+        APod(name="c", tensor_parallel_size=8, layout=four, deleting=True),
+        APod(name="d", tensor_parallel_size=8, silent=True),
+    ]
+    metrics = replace(METRICS, engines={4: EngineFigures(running=Figure(value=5.0)), **METRICS.engines})
+    seen = observe(metrics, now_s=100.0, goal=GOAL, cluster=ClusterFacts(pods=pods, nodes=()))
+    leaving, changed = seen.groups
+    assert (leaving.tensor_parallel_size, leaving.ready, leaving.draining) == (2, 0, 4)
+    assert (changed.tensor_parallel_size, changed.ready) == (4, 2)
+    assert changed.starting_age_s == (10.0, 10.0)
+    assert changed.running == Figure(value=5.0)

@@ -15,6 +15,7 @@ from paceline.planner import (
     Figure,
     Grant,
     Group,
+    InPlace,
     NodeGpus,
     Observation,
     Planner,
@@ -73,6 +74,16 @@ grants = st.builds(
 )
 
 
+means = st.builds(
+    InPlace,
+    pods=st.integers(1, 3),
+    gpus_per_pod=st.sampled_from((1, 2, 4, 6, 8)),
+    away_s=st.floats(0, 600),
+    max_hold_s=st.floats(0, 600),
+    most_held=st.integers(0, 500),
+)
+
+
 @st.composite
 def observations(draw: st.DrawFn) -> Observation:
     """Anything at all, with limits that can be met by one replica of the smallest size."""
@@ -109,6 +120,9 @@ def observations(draw: st.DrawFn) -> Observation:
         quota_gpus=draw(st.one_of(st.none(), st.integers(0, 16))),
         grant=draw(st.one_of(st.none(), grants)),
         refused=tuple(draw(st.lists(shapes, max_size=2))),
+        no_room_beside=tuple(draw(st.lists(shapes, max_size=2))),
+        replicas_per_pod=draw(st.sampled_from((1, 1, 2, 4))),
+        in_place=draw(st.one_of(st.none(), means)),
     )
 
 
@@ -122,18 +136,35 @@ def after(rate: float, current: Shape, *, looks: int = 6, **changed: Any) -> Pla
 @few
 @given(observations())
 def test_limits_are_never_exceeded(seen: Observation) -> None:
-    chosen = PLANNER.decide(seen).shape
+    decision = PLANNER.decide(seen)
+    chosen = decision.shape
+    unit = seen.unit(chosen.tensor_parallel_size)
+    one_pod = chosen.tensor_parallel_size * unit
     assert chosen.replicas >= 1
-    assert chosen.replicas <= max(seen.goal.max_replicas, 1)
+    assert chosen.replicas <= max(seen.goal.max_replicas, unit)
     if seen.goal.max_gpus is not None:
-        assert chosen.gpus <= max(seen.goal.max_gpus, chosen.tensor_parallel_size)
+        assert chosen.gpus <= max(seen.goal.max_gpus, one_pod)
+    if seen.grant is not None:
+        assert chosen.gpus <= max(seen.grant.gpus, one_pod)
+    if decision.in_place:
+        assert seen.in_place is not None
+        assert chosen.gpus % seen.in_place.gpus_per_pod == 0
+        assert chosen.gpus <= seen.in_place.pods * seen.in_place.gpus_per_pod
+        return
     held = sum(one.tensor_parallel_size * (one.ready + one.starting) for one in seen.groups)
     free = sum(node.free for node in seen.nodes)
-    assert chosen.gpus <= max(free + held, chosen.tensor_parallel_size)
+    assert chosen.gpus <= max(free + held, one_pod)
     if seen.quota_gpus is not None:
-        assert chosen.gpus <= max(seen.quota_gpus + held, chosen.tensor_parallel_size)
-    if seen.grant is not None:
-        assert chosen.gpus <= max(seen.grant.gpus, chosen.tensor_parallel_size)
+        assert chosen.gpus <= max(seen.quota_gpus + held, one_pod)
+
+
+@few
+@given(observations())
+def test_replicas_come_and_go_by_whole_pods(seen: Observation) -> None:
+    chosen = PLANNER.decide(seen).shape
+    standing = seen.current
+    if chosen != standing:
+        assert chosen.replicas % seen.unit(chosen.tensor_parallel_size) == 0
 
 
 @few
