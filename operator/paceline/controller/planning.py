@@ -14,7 +14,7 @@ from paceline.fleet import Observed
 from paceline.fleet.advice import METRICS_UNKNOWN, Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.gpu_ledger import placed_gpus
-from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.inventory import Amounts, Rooms, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
@@ -131,8 +131,10 @@ def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[
     return node_gpus(rooms(observed.service, nodes=observed.nodes, requested=requested))
 
 
-def node_gpus(found: Iterable[Room]) -> tuple[NodeGpus, ...]:
-    return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
+def node_gpus(found: Rooms) -> tuple[NodeGpus, ...]:
+    return tuple(
+        NodeGpus(total=total, free=free, count=count) for (total, free), count in found.alike.items()
+    )
 
 
 def own_requests(services: Iterable[Observed]) -> Mapping[str, Amounts]:
@@ -156,7 +158,9 @@ def refused_shapes(
 ) -> tuple[PlannerShape, ...]:
     """Those that failed lately, and those of another size that do not fit beside the present one: a change
     of size brings the new pods up first."""
-    most = {size: sum(node.free // size for node in nodes) for size in sizes if size != current}
+    most = {
+        size: sum(node.count * (node.free // size) for node in nodes) for size in sizes if size != current
+    }
     if quota_gpus is not None:
         most = {size: min(count, quota_gpus // size) for size, count in most.items()}
     beside = (PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items())

@@ -62,8 +62,8 @@ def _inventory(observation: Observation, size: int) -> Room:
             given_back += one.tensor_parallel_size * replicas
     free = ever = loose = 0
     for node in observation.nodes:
-        free += node.free // size
-        ever += node.total // size
-        loose += node.free
+        free += node.count * (node.free // size)
+        ever += node.count * (node.total // size)
+        loose += node.count * node.free
     most = max(min(held + free + given_back // size, ever), held)
     return Room(most=most, limit="Topology" if loose - free * size >= size else "Inventory")

@@ -279,7 +279,7 @@ async def test_without_the_other_pods_requests_our_own_are_subtracted() -> None:
     stage = Stage()
     stage.requests = None
     await stage.tick()
-    assert sum(one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
+    assert sum(one.count * one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
 
 
 @pytest.mark.parametrize(

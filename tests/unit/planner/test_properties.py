@@ -128,7 +128,7 @@ def test_limits_are_never_exceeded(seen: Observation) -> None:
     if seen.goal.max_gpus is not None:
         assert chosen.gpus <= max(seen.goal.max_gpus, chosen.tensor_parallel_size)
     held = sum(one.tensor_parallel_size * (one.ready + one.starting) for one in seen.groups)
-    free = sum(node.free for node in seen.nodes)
+    free = sum(node.count * node.free for node in seen.nodes)
     assert chosen.gpus <= max(free + held, chosen.tensor_parallel_size)
     if seen.quota_gpus is not None:
         assert chosen.gpus <= max(seen.quota_gpus + held, chosen.tensor_parallel_size)
