@@ -6,7 +6,7 @@ The fleet knows no planner and the planner no Kubernetes: this is the only file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from paceline.api import BurnRate, InferenceService, Shape
@@ -42,18 +42,19 @@ def observation_of(
     metrics: ServiceMetrics,
     *,
     standing: Shape,
-    timed: tuple[int, ...],
+    possible: tuple[int, ...],
     nodes: tuple[NodeGpus, ...],
     quotas: Iterable[Mapping[str, Any]] | None,
     start_times: tuple[StartTime, ...],
     grant: Grant | None = None,
 ) -> Observation:
-    """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known; `quotas` are
-    those of the namespace. Where they are unknown (None), the service keeps what it has and takes no more."""
+    """`standing` is the shape that is asked for now; `possible` are the sizes that may be chosen; the current
+    one always may: to stay must be a choice. `quotas` are those of the namespace. Where they are unknown (None), the
+    service keeps what it has and takes no more."""
     quota_gpus = gpus_left(observed.service, quotas) if quotas is not None else 0
     transition = observed.status.transition if observed.status is not None else None
     current = standing.tensor_parallel_size
-    sizes = allowed_sizes(observed, timed=timed, current=current)
+    sizes = tuple(sorted({current, *possible}))
     return observe(
         metrics,
         now_s=observed.now_s,
@@ -102,10 +103,8 @@ def waking_size(service: InferenceService, *, current: int) -> int:
     return current if not allowed or current in allowed else scaling.tensor_parallel_size
 
 
-def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -> tuple[int, ...]:
-    """Tensor-parallel sizes that the spec allows, the checkpoint can be split into, and `timed` knows.
-
-    The current one is always among them: to stay must be a choice."""
+def possible_sizes(observed: Observed, *, timed: Collection[int]) -> tuple[int, ...]:
+    """Tensor-parallel sizes that the spec allows, the checkpoint can be split into, and `timed` knows."""
     scaling = observed.service.spec.scaling
     emulated = observed.service.spec.runtime.emulation is not None
     facts = known_facts(observed)
@@ -113,17 +112,16 @@ def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -
     if scaling.allowed_tensor_parallel_sizes:
         possible = scaling.allowed_tensor_parallel_sizes
     elif emulated:
-        possible = timed
+        possible = tuple(timed)
     elif facts is not None:
         possible = possible_tensor_parallel_sizes(facts)
     if observed.service.spec.accelerator.resource_name.startswith("nvidia.com/mig-"):
         possible = (1,)
-    fits = (
+    return tuple(
         size
-        for size in possible
+        for size in sorted(set(possible))
         if size in timed and refusal_before_start(observed, tensor_parallel_size=size) is None
     )
-    return tuple(sorted({current, *fits}))
 
 
 def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[NodeGpus, ...]:
