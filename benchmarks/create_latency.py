@@ -28,6 +28,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+from benchmarks.usage import Usage
 from paceline.api.crd import custom_resource_definition
 from tests.integration.control_plane import ControlPlane, control_plane
 from tests.integration.controller.programs import beside, process
@@ -145,22 +146,6 @@ async def settle(cluster: Cluster, count: int) -> float:
                 if all((one.get("status") or {}).get("conditions") for one in found["items"]):
                     return time.monotonic() - begin_s
             await asyncio.sleep(2)
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    cpu_s: float
-    resident_mib: float
-
-    @classmethod
-    def of(cls, pid: int) -> Usage:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = os.sysconf("SC_CLK_TCK")
-        status = Path(f"/proc/{pid}/status").read_text()
-        resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return cls(
-            cpu_s=(int(fields[11]) + int(fields[12])) / ticks, resident_mib=int(resident.split()[1]) / 1024
-        )
 
 
 def show(what: str, marks: Marks) -> None:

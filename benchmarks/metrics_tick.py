@@ -18,7 +18,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -26,26 +25,15 @@ from typing import NamedTuple
 import yaml
 from aiohttp import web
 
+from benchmarks.pod_pages import Speed, engine_page, gate_page, labels
+from benchmarks.usage import Usage
 from paceline.metrics import MetricsSettings, MetricsSource, PrometheusSettings, ServiceFacts
 from paceline.metrics import prometheus as client
-from paceline_core import LatencyTarget, Layout, Targets
-from paceline_runtime.gate.metrics import TTFT_EDGES_S
-from paceline_runtime.launch.buckets import histogram_buckets
+from paceline_core import Layout
 from tests.integration.gate.processes import Child, free_port
 from tests.integration.metrics.prometheus_server import program
 
-TARGETS = Targets(
-    classes=(
-        LatencyTarget(
-            name="all", max_prompt_tokens=None, ttft_ms=500, ttft_per_thousand_prompt_tokens_ms=0, tpot_ms=40
-        ),
-    )
-)
-OUTCOMES = (
-    *("good", "late_ttft", "late_tpot", "late_both", "failed", "rejected"),
-    *("aborted_early", "aborted_late", "client_error"),
-)
-UNSERVED = ("hold_full", "no_engine", "body_too_late", "engine_lost", "router_error")
+SPEED = Speed(ttft_s=0.2, tpot_s=0.02, good_share=0.97)
 PAGES = 20
 """The exporter is scraped in parts, side by side, as pods are."""
 
@@ -109,79 +97,13 @@ class Exporter:
         lines: list[str] = []
         for number in range(self.engines):
             size = 1 if number % 2 else 4
-            at = (
-                f'namespace="@NS",paceline_dev_service="@S",pod="@S-engine-{number}",'
-                f'paceline_dev_tensor_parallel_size="{size}"'
-            )
-            _engine(lines, at, count=2.0 * since_s)
+            at = labels(namespace="@NS", service="@S", pod=f"@S-engine-{number}", tensor_parallel_size=size)
+            engine_page(lines, at, count=2.0 * since_s, running=11.0, waiting=1.0, speed=SPEED)
         for number in range(self.gates):
-            at = f'namespace="@NS",paceline_dev_service="@S",pod="@S-gate-{number}"'
-            _gate(lines, at, count=2.0 * since_s * self.engines / self.gates)
+            at = labels(namespace="@NS", service="@S", pod=f"@S-gate-{number}")
+            count = 2.0 * since_s * self.engines / self.gates
+            gate_page(lines, at, count=count, in_flight=24.0, speed=SPEED)
         return "\n".join(lines) + "\n"
-
-
-def _engine(lines: list[str], at: str, *, count: float) -> None:
-    edges = histogram_buckets(TARGETS, max_prompt_tokens=32_000, max_model_tokens=49_152)
-    lines.append(f"up{{{at}}} 1")
-    for outcome in OUTCOMES:
-        share = {"good": 0.97, "late_ttft": 0.03}.get(outcome, 0.0)
-        lines.append(
-            f'paceline_requests_total{{{at},latency_class="all",outcome="{outcome}"}} {count * share}'
-        )
-    lines.append(f"paceline_requests_in_flight{{{at}}} 12")
-    own = f'{at},engine="0",model_name="m"'
-    for name, value in (
-        ("num_requests_running", 11.0),
-        ("num_requests_waiting", 1.0),
-        ("kv_cache_usage_perc", 0.4),
-        ("prompt_tokens_total", count * 900),
-        ("prompt_tokens_cached_total", count * 200),
-        ("generation_tokens_total", count * 250),
-        ("num_preemptions_total", 0.0),
-    ):
-        lines.append(f"vllm:{name}{{{own}}} {value}")
-    lines.append(f'vllm:cache_config_info{{{at},engine="0",block_size="16",num_gpu_blocks="20000"}} 1')
-    for name, family, mean, entries in (
-        ("time_to_first_token_seconds", "time_to_first_token", 0.2, count),
-        ("inter_token_latency_seconds", "inter_token_latency", 0.02, count * 250),
-        ("request_time_per_output_token_seconds", "inter_token_latency", 0.02, count),
-        ("request_prompt_tokens", "request_tokens", 900.0, count),
-        ("request_generation_tokens", "request_tokens", 250.0, count),
-    ):
-        _histogram(lines, f"vllm:{name}", own, edges[family], mean=mean, entries=entries)
-
-
-def _gate(lines: list[str], at: str, *, count: float) -> None:
-    lines.append(f"up{{{at}}} 1")
-    lines.append(f"paceline_gate_arrivals_total{{{at}}} {count}")
-    lines.append(f"paceline_gate_client_errors_total{{{at}}} 0")
-    lines.extend(f'paceline_gate_unserved_total{{{at},reason="{reason}"}} 0' for reason in UNSERVED)
-    lines.append(f"paceline_gate_held_requests{{{at}}} 0")
-    lines.append(f"paceline_gate_in_flight{{{at}}} 24")
-    _histogram(lines, "paceline_gate_time_to_first_token_seconds", at, TTFT_EDGES_S, mean=0.2, entries=count)
-
-
-def _histogram(
-    lines: list[str], name: str, at: str, edges: Sequence[float], *, mean: float, entries: float
-) -> None:
-    for edge in (*map(float, edges), float("inf")):
-        share = 1 - 2.0 ** (-edge / mean)
-        label = "+Inf" if edge == float("inf") else str(edge)
-        lines.append(f'{name}_bucket{{{at},le="{label}"}} {entries * share}')
-    lines.append(f"{name}_sum{{{at}}} {entries * mean}")
-    lines.append(f"{name}_count{{{at}}} {entries}")
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def rss_mib(pid: int) -> float:
-    line = next(
-        one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS")
-    )
-    return int(line.split()[1]) / 1024
 
 
 def run(options: argparse.Namespace) -> None:
@@ -277,17 +199,17 @@ async def measure(
     }
     source = MetricsSource(settings)
     await asyncio.sleep(60 + 2 * options.scrape_seconds)
-    rest_began_s, rest_cpu_s = time.monotonic(), cpu_s(pid)
+    rest_began_s, rest_cpu_s = time.monotonic(), Usage.of(pid).cpu_s
     await asyncio.sleep(4 * options.scrape_seconds)
-    scraping_share = (cpu_s(pid) - rest_cpu_s) / (time.monotonic() - rest_began_s)
+    scraping_share = (Usage.of(pid).cpu_s - rest_cpu_s) / (time.monotonic() - rest_began_s)
     walls, own, theirs = [], [], []
     for _ in range(options.ticks):
         sizes.clear()
-        began_s, own_s, their_s = time.monotonic(), time.process_time(), cpu_s(pid)
+        began_s, own_s, their_s = time.monotonic(), time.process_time(), Usage.of(pid).cpu_s
         metrics = await source.collect(facts)
         walls.append(time.monotonic() - began_s)
         own.append(time.process_time() - own_s)
-        theirs.append(cpu_s(pid) - their_s - scraping_share * walls[-1])
+        theirs.append(Usage.of(pid).cpu_s - their_s - scraping_share * walls[-1])
         await asyncio.sleep(options.scrape_seconds)
     await source.close()
     available = sum(one.availability.available is True for one in metrics.values())
@@ -302,7 +224,7 @@ async def measure(
     print(
         f"CPU of Prometheus a tick         {_spread(theirs)} s, and {scraping_share:.2f} cores for scraping"
     )
-    print(f"memory of Prometheus             {rss_mib(pid):.0f} MiB")
+    print(f"memory of Prometheus             {Usage.of(pid).resident_mib:.0f} MiB")
     print(
         f"peak memory of this process      {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
     )

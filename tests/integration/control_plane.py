@@ -15,7 +15,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,9 @@ class ControlPlane:
     kubeconfig: Path
     binaries: Path
     """The folder with kubectl and the rest."""
+
+    pids: Mapping[str, int]
+    """Of `etcd` and `kube-apiserver`."""
 
 
 class ControlPlaneError(RuntimeError):
@@ -62,13 +65,6 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     (folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
     key = folder / "service-account.key"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-    plane = ControlPlane(
-        url=f"https://127.0.0.1:{port}",
-        token=token,
-        ca_file=folder / "certificates" / "apiserver.crt",
-        kubeconfig=folder / "kubeconfig",
-        binaries=found,
-    )
     etcd: list[Path | str] = [
         found / "server",
         f"--data-dir={folder / 'etcd'}",
@@ -92,13 +88,24 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
         "--service-account-issuer=https://kubernetes.default.svc",
-        "--service-cluster-ip-range=10.99.0.0/24",
+        "--service-cluster-ip-range=10.99.0.0/16",
         # Nobody makes the default ServiceAccount of a namespace here.
         "--disable-admission-plugins=ServiceAccount",
         # A loopback address is no good endpoint for the Service `kubernetes`.
         "--endpoint-reconciler-type=none",
     ]
-    with _running(etcd, folder / "etcd.log"), _running(apiserver, folder / "apiserver.log") as server:
+    with (
+        _running(etcd, folder / "etcd.log") as store,
+        _running(apiserver, folder / "apiserver.log") as server,
+    ):
+        plane = ControlPlane(
+            url=f"https://127.0.0.1:{port}",
+            token=token,
+            ca_file=folder / "certificates" / "apiserver.crt",
+            kubeconfig=folder / "kubeconfig",
+            binaries=found,
+            pids={"etcd": store.pid, "kube-apiserver": server.pid},
+        )
         _await_ready(plane, server, folder / "apiserver.log")
         plane.kubeconfig.write_text(_kubeconfig(plane))
         yield plane

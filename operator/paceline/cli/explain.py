@@ -115,8 +115,9 @@ def _seen(seen: Observation) -> Iterator[str]:
             f"{_figure(group.waiting, '{:.0f}')}, TTFT p99 {_figure(group.time_to_first_token.p99_s, '{:.3f}')} s, "
             f"TPOT p99 {_figure(group.time_per_output_token.p99_s, '{:.4f}')} s"
         )
-    free, total = sum(one.free for one in seen.nodes), sum(one.total for one in seen.nodes)
-    yield f"      {free} of {total} GPUs free on {len(seen.nodes)} nodes"
+    free = sum(one.count * one.free for one in seen.nodes)
+    total = sum(one.count * one.total for one in seen.nodes)
+    yield f"      {free} of {total} GPUs free on {sum(one.count for one in seen.nodes)} nodes"
     for note in seen.notes:
         yield f"      {note}"
 

@@ -94,7 +94,7 @@ async def ask(sight: Sight, source: MetricsSource) -> Asked | None:
         observed,
         metrics,
         standing=standing,
-        timed=planner.sizes,
+        possible=planner.sizes,
         nodes=planning.inventory(observed, requested=sight.requested),
         quotas=sight.quotas,
         start_times=starts.of(key),

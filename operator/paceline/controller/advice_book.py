@@ -6,6 +6,8 @@ another one within a period.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet.advice import Advice
 
@@ -21,7 +23,15 @@ class AdviceBook:
         """Whether it says something else than the one before, time and figures apart."""
         before = self._advice.get(key)
         self._advice[key] = advice
-        return before is None or (before.choice, before.metrics) != (advice.choice, advice.metrics)
+        return before is None or _said(before) != _said(advice)
 
     def forget(self, key: ServiceKey) -> None:
         self._advice.pop(key, None)
+
+
+def _said(advice: Advice) -> tuple[object, ...]:
+    """A message has figures in it, such as the rate, that are others at every look."""
+    choice = advice.choice
+    if choice is None:
+        return (None, advice.metrics)
+    return (replace(choice, message="", predicted_attainment=None), advice.metrics)

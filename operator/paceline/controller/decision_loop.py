@@ -316,7 +316,7 @@ class DecisionLoop:
             look.observed,
             look.metrics,
             standing=look.standing,
-            timed=look.planner.sizes if look.planner is not None else (),
+            possible=look.planner.sizes if look.planner is not None else (),
             nodes=nodes,
             quotas=self._quotas.of(look.key.namespace),
             start_times=self._memories.start_times.of(look.key),

@@ -20,7 +20,14 @@ from paceline.controller.status_writer import STATUS_PRIORITY
 from paceline.controller.work_queue import ServiceKey
 from paceline.controller.writer import Writer
 from paceline.fleet import Apply, ServiceMeta
-from paceline.fleet.decisions_config import DECISIONS, KEPT, STATE, decisions_config, decisions_name
+from paceline.fleet.decisions_config import (
+    DECISIONS,
+    KEPT,
+    STATE,
+    as_text,
+    decisions_config,
+    decisions_name,
+)
 from paceline.fleet.ownership import is_owned
 
 log = structlog.get_logger()
@@ -34,10 +41,12 @@ class Kept:
     """What is remembered of one service."""
 
     uid: str
-    records: list[Mapping[str, Any]] = field(default_factory=list)
-    """Newest first."""
+    records: list[str] = field(default_factory=list)
+    """Newest first; as JSON, which takes less memory than the same as objects."""
 
     state: Mapping[str, Any] = field(default_factory=dict)
+    """An earlier process's, until somebody has taken it over."""
+
     written_s: float = float("-inf")
     """On the monotonic clock."""
 
@@ -71,12 +80,12 @@ class DecisionStore:
         is asked for when it is written, not at every look."""
         kept, _ = self.of(key, meta)
         if record is not None:
-            kept.records = [record, *kept.records][:KEPT]
+            kept.records = [as_text(record), *kept.records][:KEPT]
         now_s = time.monotonic()
         if record is None and now_s - kept.written_s < REFRESH_S:
             return
-        kept.state, kept.written_s = state(), now_s
-        await self._write(key, decisions_config(meta, decisions=kept.records, state=kept.state), meta)
+        kept.written_s = now_s
+        await self._write(key, decisions_config(meta, decisions=kept.records, state=state()), meta)
 
     async def _write(self, key: ServiceKey, manifest: dict[str, Any], meta: ServiceMeta) -> None:
         live = self._cache.children(key).get(("ConfigMap", manifest["metadata"]["name"]))
@@ -106,7 +115,7 @@ class DecisionStore:
         records, state = _parsed(data.get(DECISIONS), list), _parsed(data.get(STATE), dict)
         return Kept(
             uid=meta.uid,
-            records=[one for one in records or () if isinstance(one, dict)],
+            records=[as_text(one) for one in records or () if isinstance(one, dict)],
             state=state or {},
             written_s=time.monotonic(),
         )

@@ -19,7 +19,7 @@ from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
 from paceline.fleet.in_place import pod_layout, told_variants
-from paceline.fleet.inventory import Amounts
+from paceline.fleet.inventory import Amounts, Rooms, Terms, rooms
 from paceline.fleet.roles import is_active
 from paceline.planner import Grant, NodeGpus, Shape, SharedLimit
 from paceline.planner.sharing import Claim, Pool, Share, shares
@@ -96,15 +96,19 @@ class Division:
         }
         self._taken = sum(one.taken for one in self._members.values())
         self._ledger = GpuLedger((one.holder for one in self._members.values()), requested=requested)
+        self._on_cpus: dict[tuple[Terms, int], Rooms] = {}
+        """By terms and identity of the nodes that were seen."""
+
         self._shares: dict[str, Share] | None = None
 
     def nodes_in_turn(self, key: ServiceKey) -> tuple[NodeGpus, ...]:
         """For the wish: as if every service of lower priority had given back all that it holds."""
         if (member := self._members.get(key)) is not None:
             found = self._ledger.rooms_in_turn(member.holder)
-            member.reach = frozenset(room.node for room in found)
-            return planning.node_gpus(found)
-        return planning.inventory(self._seen[key][0], requested=self._requested)
+            member.reach = found.nodes
+        else:
+            found = self._on_a_cpu(self._seen[key][0])
+        return planning.node_gpus(found)
 
     def wish(self, key: ServiceKey, wish: Wish) -> None:
         """Of a service that will follow its decision; before anybody is cut."""
@@ -139,6 +143,13 @@ class Division:
         more = max(wish.shape.gpus - member.taken, 0)
         member.taken += more
         self._taken += more
+
+    def _on_a_cpu(self, observed: Observed) -> Rooms:
+        kind = Terms.of(observed.service), id(observed.nodes)
+        if (found := self._on_cpus.get(kind)) is None:
+            found = rooms(observed.service, nodes=observed.nodes, requested=self._requested)
+            self._on_cpus[kind] = found
+        return found
 
     def _most(self, member: _Member) -> tuple[int, SharedLimit | None]:
         """GPUs that a wish may have now, and what keeps it from more."""

@@ -6,7 +6,7 @@ The fleet knows no planner and the planner no Kubernetes: this is the only file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from paceline.api import BurnRate, InferenceService, Shape
@@ -15,7 +15,7 @@ from paceline.fleet.advice import METRICS_UNKNOWN, Choice, Measured, MetricsWord
 from paceline.fleet.feasibility import known_facts, refusal_before_start
 from paceline.fleet.gpu_ledger import placed_gpus
 from paceline.fleet.in_place import offer, pod_layout, told_variants
-from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.inventory import Amounts, Rooms, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
@@ -44,19 +44,20 @@ def observation_of(
     metrics: ServiceMetrics,
     *,
     standing: Shape,
-    timed: tuple[int, ...],
+    possible: tuple[int, ...],
     nodes: tuple[NodeGpus, ...],
     quotas: Iterable[Mapping[str, Any]] | None,
     start_times: tuple[StartTime, ...],
     grant: Grant | None = None,
 ) -> Observation:
-    """`standing` is the shape that is asked for now; `timed` are the sizes whose step times are known; `quotas` are
-    those of the namespace. Where they are unknown (None), the service keeps what it has and takes no more."""
+    """`standing` is the shape that is asked for now; `possible` are the sizes that may be chosen; the current
+    one always may: to stay must be a choice. `quotas` are those of the namespace. Where they are unknown (None), the
+    service keeps what it has and takes no more."""
     quota_gpus = gpus_left(observed.service, quotas) if quotas is not None else 0
     transition = observed.status.transition if observed.status is not None else None
     current = standing.tensor_parallel_size
     layout = pod_layout(told_variants(observed), tensor_parallel_size=current)
-    sizes = allowed_sizes(observed, timed=timed, current=current)
+    sizes = tuple(sorted({current, *possible}))
     return observe(
         metrics,
         now_s=observed.now_s,
@@ -106,10 +107,8 @@ def waking_size(service: InferenceService, *, current: int) -> int:
     return current if not allowed or current in allowed else scaling.tensor_parallel_size
 
 
-def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -> tuple[int, ...]:
-    """Tensor-parallel sizes that the spec allows, the checkpoint can be split into, and `timed` knows.
-
-    The current one is always among them: to stay must be a choice."""
+def possible_sizes(observed: Observed, *, timed: Collection[int]) -> tuple[int, ...]:
+    """Tensor-parallel sizes that the spec allows, the checkpoint can be split into, and `timed` knows."""
     scaling = observed.service.spec.scaling
     emulated = observed.service.spec.runtime.emulation is not None
     facts = known_facts(observed)
@@ -117,17 +116,16 @@ def allowed_sizes(observed: Observed, *, timed: tuple[int, ...], current: int) -
     if scaling.allowed_tensor_parallel_sizes:
         possible = scaling.allowed_tensor_parallel_sizes
     elif emulated:
-        possible = timed
+        possible = tuple(timed)
     elif facts is not None:
         possible = possible_tensor_parallel_sizes(facts)
     if observed.service.spec.accelerator.resource_name.startswith("nvidia.com/mig-"):
         possible = (1,)
-    fits = (
+    return tuple(
         size
-        for size in possible
+        for size in sorted(set(possible))
         if size in timed and refusal_before_start(observed, tensor_parallel_size=size) is None
     )
-    return tuple(sorted({current, *fits}))
 
 
 def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[NodeGpus, ...]:
@@ -135,8 +133,10 @@ def inventory(observed: Observed, *, requested: Mapping[str, Amounts]) -> tuple[
     return node_gpus(rooms(observed.service, nodes=observed.nodes, requested=requested))
 
 
-def node_gpus(found: Iterable[Room]) -> tuple[NodeGpus, ...]:
-    return tuple(NodeGpus(total=one.total, free=one.free) for one in found)
+def node_gpus(found: Rooms) -> tuple[NodeGpus, ...]:
+    return tuple(
+        NodeGpus(total=total, free=free, count=count) for (total, free), count in found.alike.items()
+    )
 
 
 def own_requests(services: Iterable[Observed]) -> Mapping[str, Amounts]:
@@ -154,7 +154,9 @@ def no_room_beside(
     *, nodes: tuple[NodeGpus, ...], quota_gpus: int | None, sizes: tuple[int, ...], current: int
 ) -> tuple[PlannerShape, ...]:
     """The smallest shape of each other size that does not fit beside the present one."""
-    most = {size: sum(node.free // size for node in nodes) for size in sizes if size != current}
+    most = {
+        size: sum(node.count * (node.free // size) for node in nodes) for size in sizes if size != current
+    }
     if quota_gpus is not None:
         most = {size: min(count, quota_gpus // size) for size, count in most.items()}
     return tuple(PlannerShape(tensor_parallel_size=size, replicas=count + 1) for size, count in most.items())

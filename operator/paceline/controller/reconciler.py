@@ -82,10 +82,13 @@ class Reconciler:
         self._instruments = instruments
         self._settings = settings
         self._parsed: dict[ServiceKey, tuple[str, int, InferenceService]] = {}
+        self._statuses: dict[ServiceKey, tuple[str, InferenceServiceStatus]] = {}
+        """By resourceVersion: the decision loop looks twice a tick, and a status changes every few minutes."""
 
     def forget(self, key: ServiceKey) -> None:
         """The service is gone; its children go by their owner references."""
         self._parsed.pop(key, None)
+        self._statuses.pop(key, None)
         self._conflicts.forget(key)
         self._advice.forget(key)
         self._cache.forget_unlabelled(key)
@@ -140,8 +143,16 @@ class Reconciler:
         else:
             service = InferenceService.from_manifest({k: v for k, v in raw.items() if k != "status"})
             self._parsed[key] = (meta["uid"], meta["generation"], service)
-        status = raw.get("status")
-        return service, InferenceServiceStatus.from_manifest(status) if status else None
+        return service, self._parse_status(key, raw)
+
+    def _parse_status(self, key: ServiceKey, raw: dict[str, Any]) -> InferenceServiceStatus | None:
+        if not (written := raw.get("status")):
+            return None
+        version = str(raw["metadata"]["resourceVersion"])
+        known = self._statuses.get(key)
+        if known is None or known[0] != version:
+            known = self._statuses[key] = version, InferenceServiceStatus.from_manifest(written)
+        return known[1]
 
     def _observe(
         self,

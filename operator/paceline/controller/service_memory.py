@@ -53,6 +53,7 @@ class MemoryBook:
             figures.gpu_seconds = float(spent.get("held", 0.0))
             figures.saved_gpu_seconds = float(spent.get("saved", 0.0))
             figures.peak_gpus = int(spent.get("peak", 0))
+            kept.state = {}
         return memory
 
     def to_keep(self, key: ServiceKey) -> dict[str, object]:

@@ -26,15 +26,18 @@ def decisions_name(service: str) -> str:
     return f"{service}-decisions"
 
 
+def as_text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
 def decisions_config(
-    meta: ServiceMeta, *, decisions: Sequence[Mapping[str, Any]], state: Mapping[str, Any]
+    meta: ServiceMeta, *, decisions: Sequence[str], state: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`decisions` newest first; the oldest that do not fit are left out."""
-    memory = json.dumps(state, separators=(",", ":"))
+    """`decisions` as `as_text` gives them, newest first; the oldest that do not fit are left out."""
+    memory = as_text(state)
     texts: list[str] = []
     room = LIMIT_BYTES - len(memory)
-    for one in decisions[:KEPT]:
-        text = json.dumps(one, separators=(",", ":"))
+    for text in decisions[:KEPT]:
         room -= len(text) + 1
         if room < 0:
             break

@@ -11,8 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from paceline.api import InferenceService
-from paceline.fleet.inventory import Amounts, Room, rooms
+from paceline.fleet.inventory import Amounts, Room, Rooms, Terms, rooms
 from paceline.fleet.observed import Node, Observed, Pod
+
+_Kind = tuple[Terms, int]
+"""Terms of the pods, and identity of the nodes that were seen: a tick's holders share them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,11 @@ class Holder:
     @property
     def resource(self) -> str:
         return self.service.spec.accelerator.resource_name
+
+    @property
+    def kind(self) -> _Kind:
+        """Holders of one kind see the same rooms, promises apart."""
+        return Terms.of(self.service), id(self.nodes)
 
 
 def placed_gpus(pods: Iterable[Pod]) -> Mapping[str, int]:
@@ -84,26 +92,34 @@ class GpuLedger:
         self._requested = dict(requested)
         self._promised: dict[str, dict[str, int]] = {}
         self._without_lower: dict[int, Mapping[str, Amounts]] = {}
+        self._unclaimed: dict[_Kind, _View] = {}
+        self._in_turn: dict[tuple[_Kind, int], _View] = {}
+        """By kind and priority."""
+
         self._holders = sorted(holders, key=lambda one: (-one.priority, one.name))
         """In the order in which they are promised what they wait for."""
 
         for one in self._holders:
             self.promise(one, size=one.size, pods=one.unplaced)
 
-    def rooms(self, holder: Holder) -> tuple[Room, ...]:
+    def rooms(self, holder: Holder) -> Rooms:
         """What it may use now: what is nobody's, and what was promised to it."""
-        return self._seen_by(holder, self._requested)
+        return self._with_promised(holder, self._view(holder), self._requested)
 
-    def rooms_in_turn(self, holder: Holder) -> tuple[Room, ...]:
+    def rooms_in_turn(self, holder: Holder) -> Rooms:
         """The same, as if every service of lower priority had given all back."""
-        found = self._without_lower.get(holder.priority)
-        if found is None:
-            found = self._without_lower[holder.priority] = self._without(holder.priority)
-        return self._seen_by(holder, found)
+        requested = self._without_lower.get(holder.priority)
+        if requested is None:
+            requested = self._without_lower[holder.priority] = self._without(holder.priority)
+        key = holder.kind, holder.priority
+        view = self._in_turn.get(key)
+        if view is None:
+            view = self._in_turn[key] = _View(holder, requested)
+        return self._with_promised(holder, view, requested)
 
-    def unclaimed(self, holder: Holder) -> tuple[Room, ...]:
+    def unclaimed(self, holder: Holder) -> Rooms:
         """What is nobody's, on the nodes that it may use."""
-        return rooms(holder.service, nodes=holder.nodes, requested=self._requested)
+        return self._view(holder).rooms
 
     def held(self, holder: Holder) -> Mapping[str, int]:
         """GPUs by node, promised ones too."""
@@ -126,14 +142,25 @@ class GpuLedger:
             free[node] -= size
             mine[node] = mine.get(node, 0) + size
             _add(self._requested, node, holder.resource, size)
+            for view in self._unclaimed.values():
+                view.look_again(node, self._requested)
         self._without_lower.clear()
+        self._in_turn.clear()
 
-    def _seen_by(self, holder: Holder, requested: Mapping[str, Amounts]) -> tuple[Room, ...]:
-        if promised := self._promised.get(holder.name):
-            requested = dict(requested)
-            for node, gpus in promised.items():
-                _add(requested, node, holder.resource, -gpus)
-        return rooms(holder.service, nodes=holder.nodes, requested=requested)
+    def _view(self, holder: Holder) -> _View:
+        key = holder.kind
+        if (view := self._unclaimed.get(key)) is None:
+            view = self._unclaimed[key] = _View(holder, self._requested)
+        return view
+
+    def _with_promised(self, holder: Holder, view: _View, requested: Mapping[str, Amounts]) -> Rooms:
+        promised = self._promised.get(holder.name)
+        if not promised:
+            return view.rooms
+        mine = {node: requested.get(node, {}) for node in promised}
+        for node, gpus in promised.items():
+            _add(mine, node, holder.resource, -gpus)
+        return view.otherwise(mine)
 
     def _without(self, priority: int) -> Mapping[str, Amounts]:
         found = dict(self._requested)
@@ -147,3 +174,35 @@ class GpuLedger:
 def _add(requested: dict[str, Amounts], node: str, resource: str, gpus: int) -> None:
     amounts = requested.get(node, {})
     requested[node] = {**amounts, resource: amounts.get(resource, 0.0) + gpus}
+
+
+class _View:
+    """The rooms of one kind of pods, each looked at again when something was promised there."""
+
+    def __init__(self, holder: Holder, requested: Mapping[str, Amounts]) -> None:
+        self._service = holder.service
+        self._nodes = {node.name: node for node in holder.nodes}
+        self._by_node = {
+            room.node: room for room in rooms(holder.service, nodes=holder.nodes, requested=requested)
+        }
+        self._rooms: Rooms | None = None
+
+    @property
+    def rooms(self) -> Rooms:
+        if self._rooms is None:
+            self._rooms = Rooms(self._by_node.values())
+        return self._rooms
+
+    def look_again(self, node: str, requested: Mapping[str, Amounts]) -> None:
+        if node in self._by_node:
+            self._by_node[node] = self._room(node, requested)
+            self._rooms = None
+
+    def otherwise(self, requested: Mapping[str, Amounts]) -> Rooms:
+        """With other requests on some nodes."""
+        other = {node: self._room(node, requested) for node in requested if node in self._by_node}
+        return Rooms((self._by_node | other).values())
+
+    def _room(self, node: str, requested: Mapping[str, Amounts]) -> Room:
+        (room,) = rooms(self._service, nodes=(self._nodes[node],), requested=requested)
+        return room

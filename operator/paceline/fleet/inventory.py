@@ -6,8 +6,10 @@ Pending. On a CPU a rank stands for a GPU: as many as the node's cores and memor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from paceline.api import InferenceService, Toleration, quantity_value
@@ -31,9 +33,44 @@ class Room:
     free: int
 
 
-def rooms(
-    service: InferenceService, *, nodes: tuple[Node, ...], requested: Mapping[str, Amounts]
-) -> tuple[Room, ...]:
+class Rooms(tuple[Room, ...]):
+    """Of all nodes, by name. Services of the same terms have the same rooms: what is made of them is made once."""
+
+    @cached_property
+    def nodes(self) -> frozenset[str]:
+        return frozenset(room.node for room in self)
+
+    @cached_property
+    def alike(self) -> Mapping[tuple[int, int], int]:
+        """(total, free) -> nodes that have just that"""
+        return Counter((room.total, room.free) for room in self)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All that decides which nodes a service's pods may go to, and how many GPUs each has for them."""
+
+    resource_name: str
+    products: tuple[str, ...]
+    node_selector: tuple[tuple[str, str], ...]
+    tolerations: tuple[Toleration, ...]
+    of_a_rank: tuple[tuple[str, str], ...]
+    """On a CPU, what a rank requests."""
+
+    @classmethod
+    def of(cls, service: InferenceService) -> Terms:
+        accelerator = service.spec.accelerator
+        of_a_rank = _of_a_rank(service) if accelerator.is_cpu else {}
+        return cls(
+            resource_name=accelerator.resource_name,
+            products=accelerator.products,
+            node_selector=tuple(sorted(accelerator.node_selector.items())),
+            tolerations=accelerator.tolerations,
+            of_a_rank=tuple(sorted(of_a_rank.items())),
+        )
+
+
+def rooms(service: InferenceService, *, nodes: Iterable[Node], requested: Mapping[str, Amounts]) -> Rooms:
     """Nodes that the pods may go to, by name. A node that is leaving or not Ready has nothing free: what
     runs there counts, and no more may come."""
     found = []
@@ -44,7 +81,7 @@ def rooms(
         free = _units(service, node, used=requested.get(node.name, {})) if _takes_more(node) else 0
         if total:
             found.append(Room(node=node.name, total=total, free=min(free, total)))
-    return tuple(found)
+    return Rooms(found)
 
 
 def requests_of(pod: Mapping[str, Any]) -> dict[str, float]:
@@ -70,13 +107,18 @@ def _units(service: InferenceService, node: Node, *, used: Amounts) -> int:
             accelerator.resource_name, 0.0
         )
         return max(0, int(left))
-    wanted = _quantities(engine_resources(service, tensor_parallel_size=1)["requests"])
+    wanted = _quantities(_of_a_rank(service))
     counts = [
         (_number(node.allocatable.get(name, "0")) - used.get(name, 0.0)) / amount
         for name, amount in wanted.items()
         if amount > 0
     ]
     return max(0, int(min(counts))) if counts else 0
+
+
+def _of_a_rank(service: InferenceService) -> Mapping[str, str]:
+    requests: Mapping[str, str] = engine_resources(service, tensor_parallel_size=1)["requests"]
+    return requests
 
 
 def _takes_more(node: Node) -> bool:
@@ -122,6 +164,7 @@ def _quantities(given: Mapping[str, Any]) -> dict[str, float]:
     return {name: _number(str(amount)) for name, amount in given.items() if name in TRACKED or "/" in name}
 
 
+@lru_cache(maxsize=4096)
 def _number(text: str) -> float:
     try:
         return float(quantity_value(text))

@@ -147,7 +147,7 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
             ready_deadline_s=service.spec.transition.ready_deadline_seconds,
         ),
         around=Surroundings(
-            leaving_nodes=frozenset(node.name for node in observed.nodes if node.leaving),
+            leaving_nodes=_leaving_nodes(observed),
             router_rolling=is_rolling(live_router, wanted=router),
             held_replicas=frozenset(
                 one.name for one in variants if replicas_holder(one.deployment) is not None
@@ -157,6 +157,12 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
     )
     decision = _paused(situation) if service.spec.paused else decide(situation)
     return _Case(observed=observed, settings=settings, inputs=inputs, situation=situation, decision=decision)
+
+
+def _leaving_nodes(observed: Observed) -> frozenset[str]:
+    """Of those that the service's pods are on."""
+    mine = {pod.node for pod in observed.pods}
+    return frozenset(node.name for node in observed.nodes if node.name in mine and node.leaving)
 
 
 def _refusal(observed: Observed) -> Refused | None:

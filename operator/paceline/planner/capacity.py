@@ -100,8 +100,8 @@ def _inventory(observation: Observation, size: int, *, unit: int) -> Room:
             given_back += one.tensor_parallel_size * replicas
     free = ever = loose = 0
     for node in observation.nodes:
-        free += node.free // pod * unit
-        ever += node.total // pod * unit
-        loose += node.free
+        free += node.count * (node.free // pod * unit)
+        ever += node.count * (node.total // pod * unit)
+        loose += node.count * node.free
     most = max(min(held + free + given_back // pod * unit, ever), held)
     return Room(most=most, limit="Topology" if loose - free * size >= pod else "Inventory")

@@ -108,11 +108,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeGpus:
-    """GPUs of one node that the service's pods may use."""
+    """GPUs of one node that the service's pods may use, or of each of several nodes that are alike."""
 
     total: int
     free: int
     """Allocatable and requested by nobody, this service's own pods included."""
+    count: int = 1
+    """So many nodes are alike: of a thousand nodes an observation holds a few lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,8 @@ from paceline.planner.surface import Surface
 from paceline.planner.workload import mix_of
 from paceline_core.timing import StepTiming
 
-_MIXES: Final = 2
-_SURFACES: Final = 12
-"""Of a mix: four sizes, and what they were before κ moved."""
+_SURFACES: Final = 6
+"""Those used last: four sizes, and two more while κ moves. One takes some 40 KB, and there is a cache for each service."""
 
 
 class MixSurfaces:
@@ -33,7 +32,7 @@ class MixSurfaces:
     def surface(self, size: int, *, scale: float, kv_cache_tokens: int | None) -> Surface:
         """`scale` is κ; `kv_cache_tokens` as the engine reports it, None where the timing's own count holds."""
         key = (size, scale, kv_cache_tokens)
-        found = self._surfaces.get(key)
+        found = self._surfaces.pop(key, None)
         if found is None:
             timing = self._timing[size].corrected(scale=scale)
             if kv_cache_tokens is not None and kv_cache_tokens > 0:
@@ -41,23 +40,21 @@ class MixSurfaces:
             found = Surface(ReplicaModel(timing, mix=self.mix, goal=self._goal))
             if len(self._surfaces) >= _SURFACES:
                 del self._surfaces[next(iter(self._surfaces))]
-            self._surfaces[key] = found
+        self._surfaces[key] = found
         return found
 
 
 class SurfaceCache:
-    """Of one service."""
+    """Of one service. The last mix is enough: one that was left never comes back to the digit."""
 
     def __init__(self, timing: Mapping[int, StepTiming]) -> None:
         self._timing = timing
-        self._by_mix: dict[object, MixSurfaces | None] = {}
+        self._last: tuple[object, MixSurfaces | None] | None = None
 
     def of(self, blend: Blend, *, goal: Goal) -> MixSurfaces | None:
         """None where the histograms hold no usable count."""
         key = (blend, goal.targets, goal.max_sequences, goal.max_batched_tokens)
-        if key not in self._by_mix:
-            if len(self._by_mix) >= _MIXES:
-                del self._by_mix[next(iter(self._by_mix))]
+        if self._last is None or self._last[0] != key:
             mix = mix_of(blend)
-            self._by_mix[key] = None if mix is None else MixSurfaces(self._timing, mix=mix, goal=goal)
-        return self._by_mix[key]
+            self._last = key, None if mix is None else MixSurfaces(self._timing, mix=mix, goal=goal)
+        return self._last[1]

@@ -37,7 +37,7 @@ def kubelet(
             if ready or not serves(pod) or time.monotonic() - since_s < start_s:
                 continue
             try:
-                cluster.patch("Pod", name, {"status": _running(ip(pod))}, "status", manager="kubelet")
+                cluster.patch("Pod", name, {"status": running_status(ip(pod))}, "status", manager="kubelet")
             except HttpError as error:
                 if error.status not in (404, 409):
                     raise
@@ -46,7 +46,8 @@ def kubelet(
         yield
 
 
-def _running(ip: str | None) -> Raw:
+def running_status(ip: str | None) -> Raw:
+    """Of a pod that is Ready since now."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     conditions = [
         {"type": kind, "status": "True", "lastTransitionTime": now}

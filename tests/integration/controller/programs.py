@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,9 @@ Program = Literal["kube-controller-manager", "kube-scheduler"]
 
 
 @contextmanager
-def beside(plane: ControlPlane, program: Program, *, folder: Path) -> Iterator[None]:
+def beside(
+    plane: ControlPlane, program: Program, *, folder: Path, flags: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """One more program of the control plane, as an administrator, until the end of the block."""
     command: list[Path | str] = [
         plane.binaries / program,
@@ -30,11 +32,12 @@ def beside(plane: ControlPlane, program: Program, *, folder: Path) -> Iterator[N
         "--leader-elect=false",
         "--secure-port=0",
         "--profiling=false",
+        *flags,
     ]
     if program == "kube-controller-manager":
         command += ["--use-service-account-credentials=false"]
-    with process(command, log=folder / f"{program}.log"):
-        yield
+    with process(command, log=folder / f"{program}.log") as started:
+        yield started
 
 
 @contextmanager

@@ -75,6 +75,7 @@ class Planner:
 
     sizes: tuple[int, ...] = (1, 3)
     replicas: int = 4
+    message: str = "p99 TTFT would be 900 ms"
     asked: list[tuple[Observation, PlannerState]] = field(default_factory=list)
 
     def decide(self, observation: Observation, state: PlannerState) -> Decision:
@@ -84,7 +85,7 @@ class Planner:
         return Decision(
             shape=shape,
             reason="Steady" if stays else "QueueingAboveTarget",
-            message="p99 TTFT would be 900 ms",
+            message=self.message,
             feasible=True,
             limit="None",
             predicted=PREDICTED,
@@ -214,8 +215,9 @@ async def test_a_decision_reaches_the_engines() -> None:
     assert stage.wanted[-1] == (KEY, False)
     stage.cluster.settle()
     before = len(stage.wanted)
+    stage.planner.message = "p99 TTFT would be 901 ms"
     await stage.tick()
-    assert len(stage.wanted) == before, "a look that says nothing new wakes nobody"
+    assert len(stage.wanted) == before, "a look that says nothing new, figures apart, wakes nobody"
 
 
 async def test_the_planner_sees_goal_fleet_and_what_others_hold() -> None:
@@ -280,7 +282,7 @@ async def test_without_the_other_pods_requests_our_own_are_subtracted() -> None:
     stage = Stage()
     stage.requests = None
     await stage.tick()
-    assert sum(one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
+    assert sum(one.count * one.free for one in stage.planner.asked[0][0].nodes) == 16 - 2
 
 
 @pytest.mark.parametrize(

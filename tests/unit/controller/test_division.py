@@ -205,7 +205,7 @@ def test_a_place_that_one_took_is_not_there_for_the_next_although_there_are_gpus
     division = Division(seen, requested={node: {GPU: gpus} for node, gpus in used.items()}, budget=None)
     wish = Wish(shape=Shape(tensor_parallel_size=4, replicas=2))
     for key in seen:
-        assert sum(one.free for one in division.nodes_in_turn(key)) == 8
+        assert sum(one.count * one.free for one in division.nodes_in_turn(key)) == 8
         division.wish(key, wish)
     first, second = division.in_turn()
     assert division.cut(first) is None
@@ -213,7 +213,7 @@ def test_a_place_that_one_took_is_not_there_for_the_next_although_there_are_gpus
     cut = division.cut(second)
     assert cut is not None
     assert cut.grant is None
-    assert sorted(one.free for one in cut.nodes) == [0, 2, 2]
+    assert sorted((one.free, one.count) for one in cut.nodes) == [(0, 1), (2, 2)]
 
 
 async def test_what_was_asked_for_a_moment_ago_is_not_free_though_no_pod_shows_it() -> None:

@@ -106,14 +106,8 @@ def hands() -> Hands:
     return Hands()
 
 
-async def _run(
-    hands: Hands, monkeypatch: pytest.MonkeyPatch, *, raw: dict[str, Any] | None = None, **parts: Any
-) -> Result:
-    cache = ClusterCache()
-    cache.put(INFERENCE_SERVICE, raw or _raw())
-    what = Plan(status=InferenceServiceStatus(url="http://new"), **parts)
-    monkeypatch.setattr(module, "plan", lambda *_, **__: what)
-    reconciler = Reconciler(
+def _reconciler(hands: Hands, cache: ClusterCache) -> Reconciler:
+    return Reconciler(
         cache=cache,
         conflicts=ConflictBook(),
         writer=cast(Any, hands),
@@ -125,6 +119,16 @@ async def _run(
         instruments=Instruments(),
         settings=lambda: SETTINGS,
     )
+
+
+async def _run(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch, *, raw: dict[str, Any] | None = None, **parts: Any
+) -> Result:
+    cache = ClusterCache()
+    cache.put(INFERENCE_SERVICE, raw or _raw())
+    what = Plan(status=InferenceServiceStatus(url="http://new"), **parts)
+    monkeypatch.setattr(module, "plan", lambda *_, **__: what)
+    reconciler = _reconciler(hands, cache)
 
     def urgent_done() -> None:
         if URGENT_DONE not in hands.done:
@@ -236,3 +240,26 @@ async def test_the_first_status_waits_for_the_look_after_the_children(
     result = await _run(hands, monkeypatch, raw=_raw(status=False), apply=(_apply("engine", ENGINES),))
     assert hands.done == ["apply engine", URGENT_DONE]
     assert result.moved
+
+
+def test_a_status_is_read_anew_only_when_the_object_is_another(hands: Hands) -> None:
+    """The decision loop looks at every service twice a tick."""
+    cache = ClusterCache()
+    reconciler, raw = _reconciler(hands, cache), _raw()
+    cache.put(INFERENCE_SERVICE, raw)
+    first, second = reconciler.look(KEY), reconciler.look(KEY)
+    assert first is not None
+    assert second is not None
+    assert first.status is second.status
+    newer = {**raw, "metadata": {**raw["metadata"], "resourceVersion": "6"}, "status": {"url": "http://new"}}
+    cache.put(INFERENCE_SERVICE, newer)
+    third = reconciler.look(KEY)
+    assert third is not None
+    assert third.status is not None
+    assert third.status.url == "http://new"
+    cache.put(
+        INFERENCE_SERVICE, {**_raw(status=False), "metadata": {**raw["metadata"], "resourceVersion": "7"}}
+    )
+    fourth = reconciler.look(KEY)
+    assert fourth is not None
+    assert fourth.status is None

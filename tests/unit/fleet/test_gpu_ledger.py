@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from paceline.fleet import Node
+from paceline.fleet import Node, gpu_ledger
 from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
-from paceline.fleet.inventory import Room
+from paceline.fleet.inventory import Room, Rooms, rooms
 from tests.unit.fleet.services import EMULATED, merged, service
 from tests.unit.fleet.simulated_cluster import Cluster
 
@@ -87,6 +91,60 @@ def test_a_promise_made_later_counts_in_its_turn_too() -> None:
     assert sum(free(ledger.rooms_in_turn(other)).values()) == 16
     ledger.promise(one, size=8, pods=1)
     assert sum(free(ledger.rooms_in_turn(other)).values()) == 8
+
+
+@given(
+    held=st.dictionaries(st.sampled_from("ab"), st.integers(0, 10)),
+    promises=st.lists(st.tuples(st.sampled_from(("any", "pool", "low")), st.integers(1, 4)), max_size=6),
+)
+def test_after_any_promises_the_rooms_are_those_of_what_is_requested_then(
+    held: dict[str, int], promises: list[tuple[str, int]]
+) -> None:
+    holders = {
+        "any": holder("any", priority=1),
+        "pool": holder("pool", priority=1, pool="a"),
+        "low": holder("low", placed={"b": 1}),
+    }
+    requested = {node: {GPU: float(gpus)} for node, gpus in held.items()}
+    ledger = GpuLedger(holders.values(), requested=requested)
+    for name, size in promises:
+        for one in holders.values():
+            ledger.rooms_in_turn(one)
+        ledger.promise(holders[name], size=size, replicas=1)
+    promised = {name: Counter(ledger.held(one)) - Counter(one.placed) for name, one in holders.items()}
+
+    def less(*given_back: Mapping[str, int]) -> dict[str, dict[str, float]]:
+        return {
+            node.name: {
+                GPU: requested.get(node.name, {}).get(GPU, 0.0)
+                + sum(found[node.name] for found in promised.values())
+                - sum(found.get(node.name, 0) for found in given_back)
+            }
+            for node in NODES
+        }
+
+    for name, one in holders.items():
+        lower = ledger.held(holders["low"]) if one.priority else {}
+        for found, seen in (
+            (ledger.unclaimed(one), less()),
+            (ledger.rooms(one), less(promised[name])),
+            (ledger.rooms_in_turn(one), less(promised[name], lower)),
+        ):
+            assert found == rooms(one.service, nodes=NODES, requested=seen)
+
+
+def test_services_that_want_the_same_of_a_node_look_at_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Node] = []
+
+    def counted(*args: Any, nodes: Iterable[Node], **rest: Any) -> Rooms:
+        looked.extend(nodes)
+        return rooms(*args, nodes=nodes, **rest)
+
+    monkeypatch.setattr(gpu_ledger, "rooms", counted)
+    holders = [holder(f"chat-{number}") for number in range(10)]
+    ledger = GpuLedger(holders, requested={})
+    assert {ledger.rooms_in_turn(one).nodes for one in holders} == {frozenset("ab")}
+    assert len(looked) == len(NODES)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paceline.fleet import Node
-from paceline.fleet.inventory import Room, requests_of, rooms
+from paceline.fleet.inventory import Room, Terms, requests_of, rooms
 from tests.unit.fleet.services import CPU_DEMO, EMULATED, merged, service
 
 GPU = "nvidia.com/gpu"
@@ -68,6 +68,33 @@ def test_a_node_that_leaves_or_is_not_ready_has_nothing_free() -> None:
         (8, 0),
         (8, 0),
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"accelerator": {"nodeSelector": {"pool": "llm"}}}, id="nodeSelector"),
+        pytest.param({"accelerator": {"products": ["NVIDIA-H100"]}}, id="products"),
+        pytest.param({"accelerator": {"tolerations": [{"operator": "Exists"}]}}, id="tolerations"),
+        pytest.param({"accelerator": {"resourceName": "nvidia.com/mig-1g.10gb"}}, id="resource"),
+    ],
+)
+def test_whoever_wants_something_else_of_a_node_has_other_terms(change: dict[str, Any]) -> None:
+    plain = Terms.of(service(EMULATED))
+    assert Terms.of(service(merged(EMULATED, {"scaling": {"priority": 3}}), name="other")) == plain
+    assert Terms.of(service(merged(EMULATED, change))) != plain
+
+
+def test_on_a_cpu_the_terms_have_what_a_rank_requests() -> None:
+    larger = merged(CPU_DEMO, {"runtime": {"resources": {"requests": {"memory": "9Gi"}}}})
+    assert Terms.of(service(CPU_DEMO)) != Terms.of(service(larger))
+
+
+def test_nodes_that_are_alike_are_counted() -> None:
+    nodes = tuple(node(name) for name in "abc")
+    found = rooms(service(EMULATED), nodes=nodes, requested={"b": {GPU: 5.0}})
+    assert found.alike == {(8, 8): 2, (8, 3): 1}
+    assert found.nodes == {"a", "b", "c"}
 
 
 def test_on_a_cpu_a_rank_takes_cores_and_memory() -> None:

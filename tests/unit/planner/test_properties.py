@@ -152,7 +152,7 @@ def test_limits_are_never_exceeded(seen: Observation) -> None:
         assert chosen.gpus <= seen.in_place.pods * seen.in_place.gpus_per_pod
         return
     held = sum(one.tensor_parallel_size * (one.ready + one.starting) for one in seen.groups)
-    free = sum(node.free for node in seen.nodes)
+    free = sum(node.count * node.free for node in seen.nodes)
     assert chosen.gpus <= max(free + held, one_pod)
     if seen.quota_gpus is not None:
         assert chosen.gpus <= max(seen.quota_gpus + held, one_pod)

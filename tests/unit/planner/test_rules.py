@@ -152,6 +152,17 @@ def test_gpus_on_two_nodes_are_no_room_for_one_replica() -> None:
     assert decision.feasible is False
 
 
+def test_nodes_that_are_alike_may_be_written_once() -> None:
+    one_by_one = look(
+        40.0, shape(2, 1), nodes=(NodeGpus(total=8, free=4),) * 3 + (NodeGpus(total=8, free=1),)
+    )
+    counted = replace(
+        one_by_one, nodes=(NodeGpus(total=8, free=4, count=3), NodeGpus(total=8, free=1, count=1))
+    )
+    planner = Planner(timing=TIMING)
+    assert planner.decide(counted) == planner.decide(one_by_one)
+
+
 def test_a_refused_shape_is_not_tried_again() -> None:
     decision = Planner(timing=TIMING).decide(look(60.0, shape(2, 3), refused=(shape(2, 5),)))
     assert decision.shape.replicas <= 4 or decision.shape.tensor_parallel_size != 2
