@@ -91,6 +91,9 @@ class _Engine:
     def prompt_tokens(self, request_id: str) -> int | None:
         return 300
 
+    async def answers(self) -> bool:
+        return True
+
 
 def serving() -> Serving:
     settings = ServerSettings(
@@ -109,7 +112,7 @@ def serving() -> Serving:
     )
     made = Serving(settings, targets=TARGETS)
     made.engine = _Engine()
-    made.open({"ready": 1.0})
+    made.open({"ready": 1.0}, canary=None)
     return made
 
 

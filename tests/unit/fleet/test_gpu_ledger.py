@@ -110,7 +110,7 @@ def test_after_any_promises_the_rooms_are_those_of_what_is_requested_then(
     for name, size in promises:
         for one in holders.values():
             ledger.rooms_in_turn(one)
-        ledger.promise(holders[name], size=size, replicas=1)
+        ledger.promise(holders[name], size=size, pods=1)
     promised = {name: Counter(ledger.held(one)) - Counter(one.placed) for name, one in holders.items()}
 
     def less(*given_back: Mapping[str, int]) -> dict[str, dict[str, float]]:
