@@ -221,6 +221,17 @@ class Scaling(ApiModel):
         return least if self.mode == "Auto" else max(least, 1)
 
 
+class CanaryCheck(ApiModel):
+    """Whether engines that come must answer as those that serve."""
+
+    mode: Switch = Field(
+        default="Enabled",
+        description="Enabled: an engine that starts serves only if it gives a fixed text the log-probabilities that those "
+        "gave which served the same model in the same formats before it; a change that does not is rolled back. "
+        "Disabled: it serves whatever it answers, for a runtime image that is meant to answer otherwise.",
+    )
+
+
 class Transition(ApiModel):
     """How long a change of the engine pods may take, and how often there may be one."""
 
@@ -255,11 +266,8 @@ class Transition(ApiModel):
         "counts in the time to the first token. It covers the last requests of the pod and its start. 0: a single pod "
         "is not changed in place.",
     )
-    canary: Switch = Field(
-        default="Enabled",
-        description="Enabled: an engine that starts serves only if it gives a fixed text the log-probabilities that those "
-        "gave which served the same model in the same formats before it; a change that does not is rolled back. "
-        "Disabled: it serves whatever it answers, for a runtime image that is meant to answer otherwise.",
+    canary: CanaryCheck = Field(
+        default_factory=CanaryCheck, description="Whether engines that come must answer as those that serve."
     )
     ready_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
         default=900,

@@ -16,7 +16,7 @@ KEY = "canary.json"
 
 def reference(observed: Observed) -> Canary | None:
     """None: nothing has been served yet, or nothing is to be compared."""
-    if observed.service.spec.transition.canary == "Disabled":
+    if observed.service.spec.transition.canary.mode == "Disabled":
         return None
     kept = _kept(observed)
     told = [

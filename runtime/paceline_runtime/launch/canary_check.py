@@ -32,7 +32,7 @@ def checked(
     elif (difference := measured.differs_from(reference)) is not None:
         raise Refused(
             f"{difference}. Look at the GPUs, the image and the arguments; if another answer is wanted, write "
-            "spec.transition.canary: Disabled",
+            "spec.transition.canary.mode: Disabled",
             field="spec.transition.canary",
         )
     else:

@@ -754,7 +754,7 @@ def test_at_least_forty_kinds_of_mistakes_are_tried() -> None:
     ("path", "value"),
     [
         ("spec.replicas", 2),
-        ("spec.transition.canary", {"prompts": 16}),
+        ("spec.transition.canary.prompts", 16),
         ("spec.model.quantisation", {"weights": "FP8"}),
         ("spec.runtime.env", [{"name": "A", "value": "1", "valuefrom": {}}]),
         ("spec.placement.topologySpreadConstraints", [{"topologyKey": "zone", "labelSelector": {}}]),

@@ -78,5 +78,5 @@ def test_disabled_nothing_is_compared(two: Cluster) -> None:
     for pod in two.serving():
         told(two, pod, FIRST)
     assert kept(two) == FIRST
-    two.edit({"transition": {"canary": "Disabled"}})
+    two.edit({"transition": {"canary": {"mode": "Disabled"}}})
     assert kept(two) is None
