@@ -255,10 +255,11 @@ def _kv_per_token(facts: CheckpointFacts, setup: EngineSetup, size: int) -> int 
 
 
 def _loaded_bytes(facts: CheckpointFacts, setup: EngineSetup, weights_bytes: int) -> int:
-    """Least bytes after loading: what is made FP8 at load keeps at least half of its 16 bits."""
+    """Least bytes after loading: what is made FP8 at load keeps at least half of its 16 bits, and what may be made FP8
+    for all that is known may keep no more."""
     if setup.widened:
         return weights_bytes * 2
-    online = setup.weights == "FP8" and facts.quantization is not None and facts.quantization.method == "none"
+    online = setup.weights == "FP8" and (facts.quantization is None or facts.quantization.method == "none")
     return weights_bytes // 2 if online else weights_bytes
 
 

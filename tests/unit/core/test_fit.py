@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from paceline_core import (
@@ -291,6 +291,18 @@ def test_a_checkpoint_of_which_nothing_is_known_is_never_refused(some: EngineSet
     assert refusals(CheckpointFacts(), some) == ()
 
 
+@example(
+    EngineSetup(
+        tensor_parallel_size=1,
+        max_model_tokens=16,
+        kv_cache_bytes=2**26,
+        kv_cache_dtype="Auto",
+        weights="FP8",
+        weights_source="Auto",
+        rank_memory_bytes=76_761_755_827,
+    ),
+    {"quantization"},
+)
 @given(SETUPS, st.sets(st.sampled_from([field.name for field in dataclasses.fields(CheckpointFacts)])))
 def test_knowing_less_never_refuses_more(some: EngineSetup, unknown: set[str]) -> None:
     """A rule may fall silent without a fact; it may not turn to another reason that full knowledge would deny."""
