@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import structlog
 
+from benchmarks.auto_service import REPLICAS, SPEC
 from benchmarks.usage import Usage
 from paceline.controller.advice_book import AdviceBook
 from paceline.controller.cluster_cache import ClusterCache
@@ -41,21 +42,7 @@ from paceline.planner import Figure, Lengths, Quantiles, Traffic
 from tests.unit.fleet.services import SETTINGS
 from tests.unit.fleet.simulated_cluster import Cluster
 
-REPLICAS = 3
 EDGES = tuple(float(2**power) for power in range(4, 15))
-SPEC: Mapping[str, Any] = {
-    "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct@main", "kvCache": {"size": "16Gi"}},
-    "slo": {"preset": "Interactive"},
-    "scaling": {
-        "mode": "Auto",
-        "replicas": REPLICAS,
-        "tensorParallelSize": 1,
-        "allowedTensorParallelSizes": [1, 2, 4],
-        "replicaBounds": {"min": REPLICAS, "max": 8},
-    },
-    "accelerator": {"resourceName": "nvidia.com/gpu"},
-    "runtime": {"maxSequences": 16},
-}
 
 
 class Outside:

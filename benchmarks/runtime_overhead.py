@@ -91,8 +91,8 @@ class _Engine:
     def prompt_tokens(self, request_id: str) -> int | None:
         return 300
 
-    async def answers(self) -> bool:
-        return True
+    async def answer(self) -> None:
+        return
 
 
 def serving() -> Serving:

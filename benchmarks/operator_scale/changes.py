@@ -9,8 +9,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
+from benchmarks.auto_service import REPLICAS
 from benchmarks.operator_scale.api import Api, Raw
-from benchmarks.operator_scale.cluster import REPLICAS
 from tests.integration.controller.cluster import LABEL
 
 CALM_PER_S, BUSY_PER_S = 6.0, 10.0

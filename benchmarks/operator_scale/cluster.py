@@ -11,6 +11,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 
+from benchmarks.auto_service import REPLICAS, SPEC
 from benchmarks.operator_scale.api import Api, Raw, Refused
 from tests.integration.controller.cluster import ENGINE, LABEL, ROUTER
 from tests.integration.controller.kubelet import running_status
@@ -18,10 +19,9 @@ from tests.integration.controller.kubelet import running_status
 NAMESPACES = 20
 GPUS = 8
 GPU = "nvidia.com/gpu"
-REPLICAS, MAX_REPLICAS = 3, 8
-"""Of each service: with its router pod it has four pods."""
-
 PODS_OF_A_SERVICE = REPLICAS + 1
+"""With its router pod."""
+
 WIDTH = 8
 """Requests at a time."""
 
@@ -34,18 +34,8 @@ def service(number: int) -> Raw:
         "kind": "InferenceService",
         "metadata": {"name": f"service-{number}", "namespace": f"team-{number % NAMESPACES}"},
         "spec": {
-            "model": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct@main", "kvCache": {"size": "16Gi"}},
-            "slo": {"preset": "Interactive"},
-            "scaling": {
-                "mode": "Auto",
-                "replicas": REPLICAS,
-                "tensorParallelSize": 1,
-                "allowedTensorParallelSizes": [1, 2, 4],
-                "replicaBounds": {"min": REPLICAS, "max": MAX_REPLICAS},
-                "scaleDown": {"stabilizationSeconds": 60},
-            },
-            "accelerator": {"resourceName": GPU},
-            "runtime": {"maxSequences": 16},
+            **SPEC,
+            "scaling": {**SPEC["scaling"], "scaleDown": {"stabilizationSeconds": 60}},
             "router": {"replicas": 1},
         },
     }

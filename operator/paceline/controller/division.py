@@ -19,7 +19,7 @@ from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.gpu_ledger import GpuLedger, Holder, holder_of
 from paceline.fleet.in_place import pod_layout, told_variants
-from paceline.fleet.inventory import Amounts, Rooms, Terms, rooms
+from paceline.fleet.inventory import Amounts, NodeNeeds, Rooms, rooms
 from paceline.fleet.roles import is_active
 from paceline.planner import Grant, NodeGpus, Shape, SharedLimit
 from paceline.planner.sharing import Claim, Pool, Share, shares
@@ -96,7 +96,7 @@ class Division:
         }
         self._taken = sum(one.taken for one in self._members.values())
         self._ledger = GpuLedger((one.holder for one in self._members.values()), requested=requested)
-        self._on_cpus: dict[tuple[Terms, int], Rooms] = {}
+        self._on_cpus: dict[tuple[NodeNeeds, int], Rooms] = {}
         """By terms and identity of the nodes that were seen."""
 
         self._shares: dict[str, Share] | None = None
@@ -145,7 +145,7 @@ class Division:
         self._taken += more
 
     def _on_a_cpu(self, observed: Observed) -> Rooms:
-        kind = Terms.of(observed.service), id(observed.nodes)
+        kind = NodeNeeds.of(observed.service), id(observed.nodes)
         if (found := self._on_cpus.get(kind)) is None:
             found = rooms(observed.service, nodes=observed.nodes, requested=self._requested)
             self._on_cpus[kind] = found

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from paceline.api import InferenceService
-from paceline.fleet.inventory import Amounts, Room, Rooms, Terms, rooms
+from paceline.fleet.inventory import Amounts, NodeNeeds, Room, Rooms, rooms
 from paceline.fleet.observed import Node, Observed, Pod
 
-_Kind = tuple[Terms, int]
-"""Terms of the pods, and identity of the nodes that were seen: a tick's holders share them."""
+_Kind = tuple[NodeNeeds, int]
+"""What the pods need of a node, and identity of the nodes that were seen: a tick's holders share them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Holder:
     @property
     def kind(self) -> _Kind:
         """Holders of one kind see the same rooms, promises apart."""
-        return Terms.of(self.service), id(self.nodes)
+        return NodeNeeds.of(self.service), id(self.nodes)
 
 
 def placed_gpus(pods: Iterable[Pod]) -> Mapping[str, int]:

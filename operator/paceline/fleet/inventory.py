@@ -47,7 +47,7 @@ class Rooms(tuple[Room, ...]):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class NodeNeeds:
     """All that decides which nodes a service's pods may go to, and how many GPUs each has for them."""
 
     resource_name: str
@@ -58,7 +58,7 @@ class Terms:
     """On a CPU, what a rank requests."""
 
     @classmethod
-    def of(cls, service: InferenceService) -> Terms:
+    def of(cls, service: InferenceService) -> NodeNeeds:
         accelerator = service.spec.accelerator
         of_a_rank = _of_a_rank(service) if accelerator.is_cpu else {}
         return cls(

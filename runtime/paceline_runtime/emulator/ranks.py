@@ -35,9 +35,8 @@ class Ranks:
         found = (one.prompt_tokens(request_id) for one in self._engines)
         return next((tokens for tokens in found if tokens is not None), None)
 
-    async def answers(self) -> bool:
+    async def answer(self) -> None:
         await self._current.while_fault("Hang")
-        return True
 
     def admit(self, request: EngineRequest) -> None:
         """Raises QueueFull, where the least busy rank is full."""

@@ -68,7 +68,6 @@ class VllmFrontend:
                     return int(state.prompt_len)
         return None
 
-    async def answers(self) -> bool:
+    async def answer(self) -> None:
         """Its core answers between two steps; nothing is put to sleep or woken by the question."""
         await self._client.is_sleeping()
-        return True

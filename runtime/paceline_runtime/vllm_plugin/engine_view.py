@@ -16,8 +16,8 @@ class EngineView(Protocol):
         """Length of the prompt of a running request; None if the engine does not know the request (any
         more)."""
 
-    async def answers(self) -> bool:
-        """Whether its loop goes round, asked for nothing. May not return while it does not."""
+    async def answer(self) -> None:
+        """Return once its loop has gone round, asked for nothing; that may be never."""
 
 
 class NoEngine:
@@ -29,5 +29,5 @@ class NoEngine:
     def prompt_tokens(self, request_id: str) -> int | None:
         return None
 
-    async def answers(self) -> bool:
-        return True
+    async def answer(self) -> None:
+        return

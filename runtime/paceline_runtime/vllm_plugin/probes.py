@@ -40,12 +40,13 @@ class Probes:
         """Asked where a stalled engine has no request left whose step would tell."""
         try:
             async with asyncio.timeout(_ANSWER_S):
-                return await self._serving.engine.answers()
+                await self._serving.engine.answer()
         except TimeoutError:
             return False
+        return True
 
     async def live(self, _: Request) -> Response:
-        """503 only if the engine has work and has made no step for a minute. Being busy is no reason to
+        """503 only if the engine has work, or is stalled, and has made no step for a minute. Being busy is no reason to
         die."""
         heartbeat = self._serving.heartbeat
         return JSONResponse(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import pytest
 from paceline_core import LAYOUT_ANNOTATION, LatencyTarget, Targets
 from tests.integration.controller.cluster import Cluster, HttpError, Raw, eventually, pods_of, service
 from tests.integration.controller.operators import Operators, bury
+from tests.integration.controller.repeated import repeated
 
 pytestmark = pytest.mark.apiserver
 
@@ -126,19 +126,11 @@ def served() -> tuple[int, int] | None:
 
 @contextmanager
 def full_node(cluster: Cluster, folder: Path, *, name: str | None = None) -> Iterator[None]:
-    node, stop = Node(cluster, folder, name=name), threading.Event()
-
-    def loop() -> None:
-        while not stop.wait(0.5):
-            node.turn()
-
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
+    node = Node(cluster, folder, name=name)
     try:
-        yield
+        with repeated(node.turn, every_s=0.5):
+            yield
     finally:
-        stop.set()
-        thread.join(timeout=30)
         node.engine.kill()
         node.engine.wait()
 

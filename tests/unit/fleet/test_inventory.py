@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paceline.fleet import Node
-from paceline.fleet.inventory import Room, Terms, requests_of, rooms
+from paceline.fleet.inventory import NodeNeeds, Room, requests_of, rooms
 from tests.unit.fleet.services import CPU_DEMO, EMULATED, merged, service
 
 GPU = "nvidia.com/gpu"
@@ -80,14 +80,14 @@ def test_a_node_that_leaves_or_is_not_ready_has_nothing_free() -> None:
     ],
 )
 def test_whoever_wants_something_else_of_a_node_has_other_terms(change: dict[str, Any]) -> None:
-    plain = Terms.of(service(EMULATED))
-    assert Terms.of(service(merged(EMULATED, {"scaling": {"priority": 3}}), name="other")) == plain
-    assert Terms.of(service(merged(EMULATED, change))) != plain
+    plain = NodeNeeds.of(service(EMULATED))
+    assert NodeNeeds.of(service(merged(EMULATED, {"scaling": {"priority": 3}}), name="other")) == plain
+    assert NodeNeeds.of(service(merged(EMULATED, change))) != plain
 
 
 def test_on_a_cpu_the_terms_have_what_a_rank_requests() -> None:
     larger = merged(CPU_DEMO, {"runtime": {"resources": {"requests": {"memory": "9Gi"}}}})
-    assert Terms.of(service(CPU_DEMO)) != Terms.of(service(larger))
+    assert NodeNeeds.of(service(CPU_DEMO)) != NodeNeeds.of(service(larger))
 
 
 def test_nodes_that_are_alike_are_counted() -> None:

@@ -140,6 +140,11 @@ class Pod:
         async with self.ask(**fields) as response:
             return response.status, await response.text()
 
+    async def emulate(self, **changes: Any) -> int:
+        """Tell the emulated GPU how to behave; the status of the answer."""
+        async with self.admin.put("http://pod/emulation", json=changes) as response:
+            return response.status
+
     async def get(self, path: str) -> tuple[int, str]:
         async with self.http.get(self.url + path) as response:
             return response.status, await response.text()

@@ -20,16 +20,11 @@ from tests.unit.runtime.test_processes import emulated, wait_until
 H200 = Emulation(timing=TableStep(gpu="h200", model="llama-3.1-70b", format="fp8"), stages_s={})
 
 
-async def change(one: Pod, **changes: Any) -> int:
-    async with one.admin.put("http://pod/emulation", json=changes) as response:
-        return response.status
-
-
 async def test_a_hung_engine_makes_no_step_and_goes_on_when_it_is_cured(tmp_path: Path) -> None:
     async with pod(tmp_path) as one:
         async with one.ask(max_tokens=20, ignore_eos=True) as response:
             await response.content.readline()
-            assert await change(one, fault="Hang") == 200
+            assert await one.emulate(fault="Hang") == 200
             await asyncio.sleep(0.05)
             assert one.server.engine.unfinished() == 1
             assert (await one.get("/health"))[0] == 200
@@ -37,7 +32,7 @@ async def test_a_hung_engine_makes_no_step_and_goes_on_when_it_is_cured(tmp_path
             before = await step_count(one)
             await asyncio.sleep(0.2)
             assert await step_count(one) == before
-            assert await change(one, fault="None") == 200
+            assert await one.emulate(fault="None") == 200
             assert (await response.text()).endswith("data: [DONE]\n\n")
         await until(lambda: one.server.engine.unfinished() == 0)
 
@@ -56,19 +51,19 @@ async def test_each_step_is_in_the_histogram_of_lags(tmp_path: Path) -> None:
 
 async def test_a_probe_of_readiness_that_hangs_is_answered_once_cured(tmp_path: Path) -> None:
     async with pod(tmp_path) as one:
-        await change(one, fault="HangReadiness")
+        await one.emulate(fault="HangReadiness")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await one.get("/ready")
         assert (await one.get("/live"))[0] == 200
         assert (await one.answer(max_tokens=2))[0] == 200
-        await change(one, fault="None")
+        await one.emulate(fault="None")
         assert (await one.get("/ready"))[0] == 200
 
 
 async def test_a_change_holds_from_the_next_step(tmp_path: Path) -> None:
     async with pod(tmp_path, emulation_step_s=0.002) as one:
-        await change(one, kappa=25)
+        await one.emulate(kappa=25)
         since_s = monotonic()
         await one.answer(max_tokens=5)
         assert monotonic() - since_s > 0.2
@@ -83,7 +78,7 @@ async def test_no_port_of_the_pod_takes_a_change(tmp_path: Path) -> None:
 
 async def test_a_change_that_cannot_be_is_refused_whole(tmp_path: Path) -> None:
     async with pod(tmp_path) as one:
-        assert await change(one, kappa=2, fault="Explode") == 400
+        assert await one.emulate(kappa=2, fault="Explode") == 400
         async with one.admin.get("http://pod/emulation") as response:
             assert (await response.json())["kappa"] == 1
 

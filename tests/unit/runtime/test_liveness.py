@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline_runtime.vllm_plugin.heartbeat import HUNG_AFTER_S, STALLED_AFTER_S, Heartbeat
-from tests.unit.runtime.pod import pod, until
+from tests.unit.runtime.pod import Pod, pod, until
 
 
 class Clock:
@@ -82,30 +82,31 @@ async def test_a_stalled_engine_is_not_ready_until_it_steps_again(tmp_path: Path
     clock = Clock()
     async with pod(tmp_path, clock=clock) as one, one.ask(max_tokens=50, ignore_eos=True) as response:
         await response.content.readline()
-        async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
-            pass
+        assert await one.emulate(fault="Hang") == 200
         await asyncio.sleep(0.05)
         assert (await one.get("/ready"))[0] == 200
         clock.added_s += STALLED_AFTER_S + 1
         assert (await one.get("/ready"))[0] == 503
         assert (await one.get("/live"))[0] == 200
-        async with one.admin.put("http://pod/emulation", json={"fault": "None"}):
-            pass
+        assert await one.emulate(fault="None") == 200
         assert (await response.text()).endswith("data: [DONE]\n\n")
         assert (await one.get("/ready"))[0] == 200
+
+
+async def stall_until_its_client_leaves(one: Pod, clock: Clock) -> None:
+    async with one.ask(max_tokens=50, ignore_eos=True) as response:
+        await response.content.readline()
+        assert await one.emulate(fault="Hang") == 200
+        await asyncio.sleep(0.05)
+        clock.added_s += STALLED_AFTER_S + 1
+        assert (await one.get("/ready"))[0] == 503
+    await until(lambda: one.server.engine.unfinished() == 0)
 
 
 async def test_a_stall_outlives_the_clients_that_give_up_on_it(tmp_path: Path) -> None:
     clock = Clock()
     async with pod(tmp_path, clock=clock) as one:
-        async with one.ask(max_tokens=50, ignore_eos=True) as response:
-            await response.content.readline()
-            async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
-                pass
-            await asyncio.sleep(0.05)
-            clock.added_s += STALLED_AFTER_S + 1
-            assert (await one.get("/ready"))[0] == 503
-        await until(lambda: one.server.engine.unfinished() == 0)
+        await stall_until_its_client_leaves(one, clock)
         assert (await one.get("/ready"))[0] == 503
         clock.added_s += HUNG_AFTER_S
         assert (await one.get("/live"))[0] == 503
@@ -114,16 +115,8 @@ async def test_a_stall_outlives_the_clients_that_give_up_on_it(tmp_path: Path) -
 async def test_an_engine_without_work_that_answers_again_is_ready_again(tmp_path: Path) -> None:
     clock = Clock()
     async with pod(tmp_path, clock=clock) as one:
-        async with one.ask(max_tokens=50, ignore_eos=True) as response:
-            await response.content.readline()
-            async with one.admin.put("http://pod/emulation", json={"fault": "Hang"}):
-                pass
-            await asyncio.sleep(0.05)
-            clock.added_s += STALLED_AFTER_S + 1
-            assert (await one.get("/ready"))[0] == 503
-        await until(lambda: one.server.engine.unfinished() == 0)
-        async with one.admin.put("http://pod/emulation", json={"fault": "None"}):
-            pass
+        await stall_until_its_client_leaves(one, clock)
+        assert await one.emulate(fault="None") == 200
         assert (await one.get("/ready"))[0] == 200
         assert (await one.get("/live"))[0] == 200
 
