@@ -117,6 +117,11 @@ e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost und
 e2e-in-place: venv helm cluster-binaries ## Scenario: a full node changes its tensor-parallel size in place, beside a rival
 	@$(SCENARIO) e2e/scenarios/test_in_place.py
 
+.PHONY: e2e-replay
+e2e-replay: venv helm cluster-binaries ## Scenario: forty minutes of traffic with a shift of the mix, against the simulator's prediction
+	@$(PY) -m e2e.cluster up
+	@$(SCENARIO) e2e/scenarios/test_replay.py
+
 .PHONY: e2e-transitions
 e2e-transitions: venv helm cluster-binaries ## Campaign: transitions at random moments, 60 of each kind; goes on next time
 	@$(SCENARIO) e2e/scenarios/test_transitions.py

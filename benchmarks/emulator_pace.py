@@ -1,6 +1,6 @@
 """Whether emulated GPUs keep the time that they pretend to: many pods, streams over all of them, on this machine.
 
-    python benchmarks/emulator_pace.py --pods 40 --tokens-per-second 2500 --seconds 60
+    python -m benchmarks.emulator_pace --pods 40 --tokens-per-second 2500 --seconds 60
 
 Starts the pods as a cluster does (one process each), measures what they cost while nothing happens, then sends
 requests at random moments to random pods and reads every stream to its end. The lag of a step is what the pods
@@ -21,15 +21,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
+from e2e.load.step_lag import StepLag
 from paceline_core import LatencyTarget, Targets
 
 PROGRAM = [sys.executable, "-m", "paceline_runtime.cli", "serve"]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-LAG = re.compile(r'^paceline_emulated_step_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 PROMPT_BYTES = 2000
 
 
@@ -82,10 +81,6 @@ class Pod:
         status = Path(f"/proc/{self._child.pid}/status").read_text()
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1000
 
-    def lag(self) -> Counter[float]:
-        """Steps by upper edge, cumulative."""
-        return Counter({float(edge): int(float(steps)) for edge, steps in LAG.findall(self.get("/metrics"))})
-
     def stop(self) -> None:
         self._child.kill()
         self._child.wait()
@@ -131,18 +126,6 @@ async def load(pods: list[Pod], *, tokens_per_s: float, seconds: float, output_t
         pod = dice.choice(pods)
         running.append(asyncio.create_task(stream(pod.port, output_tokens=output_tokens)))
     return sum(tokens for tokens, _ in await asyncio.gather(*running))
-
-
-def percentile_ms(lag: Counter[float], share: float) -> float:
-    """Between two edges linear, as Prometheus reads it."""
-    wanted = share * lag[float("inf")]
-    below_s, below = 0.0, 0
-    for edge_s, steps in sorted(lag.items()):
-        if steps >= wanted:
-            part = (wanted - below) / max(steps - below, 1)
-            return 1000 * (below_s + (edge_s - below_s) * part) if edge_s != float("inf") else 1000 * below_s
-        below_s, below = edge_s, steps
-    return 1000 * below_s
 
 
 def main() -> None:
@@ -191,7 +174,9 @@ def main() -> None:
         )
         took_s = time.monotonic() - since_s
         pods_s = sum(pod.cpu_s() for pod in pods) - sum(before_s)
-        lag = sum((pod.lag() for pod in pods), Counter[float]())
+        lag = StepLag()
+        for pod in pods:
+            lag.hear(str(pod.port), pod.get("/metrics"))
         print(
             f"load: {tokens / took_s:.0f} tokens/s over {len(pods)} pods for {took_s:.0f} s, no stream broke"
         )
@@ -199,10 +184,10 @@ def main() -> None:
             f"CPU: pods {pods_s / took_s:.2f} cores ({1e6 * pods_s / tokens:.0f} µs a token), client "
             f"{(time.process_time() - client_s) / took_s:.2f}; load average {os.getloadavg()[0]:.1f}"
         )
+        p50, p99, last = (1000 * (lag.percentile_s(share) or 0.0) for share in (0.5, 0.99, 0.999))
         print(
-            f"step lag: p50 {percentile_ms(lag, 0.5):.2f} ms, p99 {percentile_ms(lag, 0.99):.2f} ms, "
-            f"p99.9 {percentile_ms(lag, 0.999):.2f} ms of {lag[float('inf')]} steps; "
-            f"{100 * lag[0.002] / lag[float('inf')]:.2f} % within 2 ms"
+            f"step lag: p50 {p50:.2f} ms, p99 {p99:.2f} ms, p99.9 {last:.2f} ms of {lag.steps} steps; "
+            f"{100 * (lag.share_within(0.002) or 0.0):.2f} % within 2 ms"
         )
         print(f"resident at the end: at most {max(pod.resident_mb() for pod in pods):.1f} MB")
 

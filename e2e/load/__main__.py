@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from e2e.load.openloop import MAX_DURATION_S, PROMPTS, Load, OpenLoop
+from e2e.load.openloop import PROMPTS, Load, OpenLoop
+from e2e.load.schedule import MAX_DURATION_S
 from e2e.load.target import ForeignTarget
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,11 +22,11 @@ import aiohttp
 from e2e.load import target
 from e2e.load.arrivals import Process, arrivals_s
 from e2e.load.exchange import Clock, Record, exchange
+from e2e.load.replay import Replay
+from e2e.load.schedule import MAX_DURATION_S, MAX_REQUESTS, Sending
 from e2e.load.summary import Summary
 
 MAX_RATE_PER_S: Final = 500.0
-MAX_DURATION_S: Final = 3600.0
-MAX_REQUESTS: Final = 200_000
 MAX_IN_FLIGHT: Final = 4000
 """A request beyond it is not sent and counts as a failure: a stuck service must not eat this machine."""
 
@@ -70,6 +70,21 @@ class Load:
         if not self.prompts:
             raise ValueError("prompts is empty: give at least one")
 
+    def sendings(self) -> Iterator[Sending]:
+        draw = random.Random(self.seed + 1)
+        schedule = arrivals_s(rate_per_s=self.rate_per_s, process=self.process, seed=self.seed)
+        for index, at_s in enumerate(schedule):
+            if at_s > self.max_duration_s or index >= MAX_REQUESTS:
+                return
+            max_tokens = self._max_tokens(index, draw)
+            yield Sending(at_s=at_s, prompt=draw.choice(self.prompts), max_tokens=max_tokens)
+
+    def _max_tokens(self, index: int, draw: random.Random) -> int:
+        drawn = draw.randint(*self.max_tokens)
+        if self.long_tokens is None or index % LONG_EVERY != LONG_EVERY - 1:
+            return drawn
+        return self.long_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Live:
@@ -87,7 +102,7 @@ class Live:
 class OpenLoop:
     """One run of a load against one endpoint."""
 
-    def __init__(self, url: str, *, model: str, load: Load, api_key: str | None = None) -> None:
+    def __init__(self, url: str, *, model: str, load: Load | Replay, api_key: str | None = None) -> None:
         target.check(url)
         self._url = f"{url.rstrip('/').removesuffix('/v1')}/v1/chat/completions"
         self._model = model
@@ -127,7 +142,6 @@ class OpenLoop:
         return self.summary()
 
     async def _send(self) -> None:
-        draw = random.Random(self._load.seed + 1)
         clock = self.clock = Clock()
         connector = aiohttp.TCPConnector(limit=0, force_close=not self._load.reuse_connections)
         async with (
@@ -137,22 +151,17 @@ class OpenLoop:
             ) as session,
             asyncio.TaskGroup() as requests,
         ):
-            schedule = arrivals_s(
-                rate_per_s=self._load.rate_per_s, process=self._load.process, seed=self._load.seed
-            )
-            for index, at_s in enumerate(schedule):
-                if at_s > self._load.max_duration_s or index >= MAX_REQUESTS:
-                    break
-                if await self._stopped_before(at_s - clock.now_s()):
+            for index, sending in enumerate(self._load.sendings()):
+                if await self._stopped_before(sending.at_s - clock.now_s()):
                     break
                 record = Record(
                     index=index,
-                    scheduled_s=at_s,
+                    scheduled_s=sending.at_s,
                     stream=self._load.stream,
-                    max_tokens=self._max_tokens(index, draw),
+                    max_tokens=sending.max_tokens,
                 )
                 self.records.append(record)
-                body = self._body(record, prompt=draw.choice(self._load.prompts))
+                body = self._body(record, prompt=sending.prompt)
                 requests.create_task(self._one(session, record, body=body, clock=clock))
 
     async def _stopped_before(self, wait_s: float) -> bool:
@@ -176,12 +185,6 @@ class OpenLoop:
         finally:
             self._ended += 1
             self._failed += record.failure is not None
-
-    def _max_tokens(self, index: int, draw: random.Random) -> int:
-        drawn = draw.randint(*self._load.max_tokens)
-        if self._load.long_tokens is None or index % LONG_EVERY != LONG_EVERY - 1:
-            return drawn
-        return self._load.long_tokens
 
     def _body(self, record: Record, *, prompt: str) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -103,6 +103,22 @@ LATEST: Final = (
             "looks with a Pending pod": "pending_looks",
         },
     ),
+    Latest(
+        title="Forty minutes as predicted (simulated), Llama 3.1 70B on H200s, emulated",
+        file="replay",
+        columns={
+            "traffic": "source",
+            **_COUNTS,
+            "attained, %": "attainment_percent",
+            "predicted, %": "predicted_attainment_percent",
+            "GPUs": "gpus",
+            "predicted": "predicted_gpus",
+            "sizes": "sizes",
+            "predicted sizes": "predicted_sizes",
+            "step lag p99, ms": "step_lag_p99_ms",
+            "void": "void",
+        },
+    ),
 )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,20 @@ def chart(cluster: Cluster, kubectl: Kubectl) -> Chart:
 @pytest.fixture(scope="module")
 def closed_loop(chart: Chart, kubectl: Kubectl) -> Iterator[None]:
     """The operator reads metrics and decides, every 5 s instead of 15."""
-    chart.install({"prometheus.url": PROMETHEUS}, typed={"decisions": LOOP})
+    with _deciding(chart, kubectl, decisions=LOOP):
+        yield
+
+
+@pytest.fixture(scope="module")
+def closed_loop_as_shipped(chart: Chart, kubectl: Kubectl) -> Iterator[None]:
+    """The operator reads metrics and decides as it does where nobody says otherwise."""
+    with _deciding(chart, kubectl, decisions={}):
+        yield
+
+
+@contextmanager
+def _deciding(chart: Chart, kubectl: Kubectl, *, decisions: Mapping[str, int]) -> Iterator[None]:
+    chart.install({"prometheus.url": PROMETHEUS}, typed={"decisions": decisions})
     system = kubectl.in_namespace(chart.namespace)
     system.run("rollout", "status", "deployment/paceline-operator", "--timeout=120s", timeout_s=130)
     yield
@@ -106,22 +120,22 @@ def tenant(
 
 @pytest.fixture
 def emulated() -> Callable[..., dict[str, Any]]:
+    return emulated_service
+
+
+def emulated_service(*, replicas: int, **spec: Mapping[str, Any]) -> dict[str, Any]:
     """The example of an emulated engine as a manifest of the tenant's service, with a shape of the caller's."""
-
-    def manifest(*, replicas: int, **spec: dict[str, Any]) -> dict[str, Any]:
-        service: dict[str, Any] = yaml.safe_load(
-            (ROOT / "examples" / "emulated.yaml").read_text(encoding="utf-8")
-        )
-        service["metadata"] = {"name": "chat"}
-        service["spec"]["model"].pop("servedNames", None)
-        service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
-        service["spec"]["runtime"]["emulation"] = {"stepMilliseconds": 20, "startSeconds": 2}
-        service["spec"]["admission"] = {"maxRequestSeconds": 60, "maxOutputTokens": 300}
-        for key, value in spec.items():
-            service["spec"][key] = {**service["spec"].get(key, {}), **value}
-        return service
-
-    return manifest
+    service: dict[str, Any] = yaml.safe_load(
+        (ROOT / "examples" / "emulated.yaml").read_text(encoding="utf-8")
+    )
+    service["metadata"] = {"name": "chat"}
+    service["spec"]["model"].pop("servedNames", None)
+    service["spec"]["scaling"] = {"mode": "Manual", "replicas": replicas, "tensorParallelSize": 1}
+    service["spec"]["runtime"]["emulation"] = {"stepMilliseconds": 20, "startSeconds": 2}
+    service["spec"]["admission"] = {"maxRequestSeconds": 60, "maxOutputTokens": 300}
+    for key, value in spec.items():
+        service["spec"][key] = {**service["spec"].get(key, {}), **value}
+    return service
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from e2e.kubectl import wait_for
-from e2e.load import Load, OpenLoop, Record, target
+from e2e.load import Load, OpenLoop, Record, Replay, target
 from e2e.load.exchange import Clock, exchange
 
 
@@ -35,7 +35,7 @@ class Outcome:
 class Background:
     """One load on one endpoint, from entering :meth:`running` until it is left and every answer was read."""
 
-    def __init__(self, url: str, *, model: str, load: Load) -> None:
+    def __init__(self, url: str, *, model: str, load: Load | Replay) -> None:
         self._url = url
         self._model = model
         self._load = load

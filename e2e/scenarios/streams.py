@@ -75,13 +75,20 @@ def _uid(pod: Manifest) -> str:
     return str(pod["metadata"]["uid"])
 
 
-def _sum(pod: Manifest, names: tuple[str, ...]) -> int | None:
+def page(pod: Manifest) -> str | None:
+    """Its metrics; None where it does not answer."""
     address = pod["status"].get("podIP")
     if address is None:
         return None
     try:
         with urllib.request.urlopen(f"http://{address}:{PORT}/metrics", timeout=5) as answer:
-            page = answer.read().decode()
+            return str(answer.read().decode())
     except OSError:
         return None
-    return int(sum(float(m["value"]) for m in _SAMPLE.finditer(page) if m["name"] in names))
+
+
+def _sum(pod: Manifest, names: tuple[str, ...]) -> int | None:
+    found = page(pod)
+    if found is None:
+        return None
+    return int(sum(float(m["value"]) for m in _SAMPLE.finditer(found) if m["name"] in names))

@@ -51,6 +51,10 @@ class Tenant:
         found: list[dict[str, Any]] = [c for c in status.get("conditions", []) if c["type"] == kind]
         return found[0] if found else None
 
+    def holds(self, *kinds: str) -> bool:
+        """All these conditions are True."""
+        return all((self.condition(kind) or {}).get("status") == "True" for kind in kinds)
+
     def settle(self, *, timeout_s: float) -> Manifest:
         """Wait until the service is Ready on the shape and variant that its spec asks for, with nothing under way."""
 

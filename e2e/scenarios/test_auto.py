@@ -58,11 +58,7 @@ def serving_sizes(tenant: Tenant) -> list[int]:
 
 
 def ready(tenant: Tenant) -> None:
-    def answers() -> bool:
-        conditions = (tenant.condition(kind) or {} for kind in ("Ready", "MetricsAvailable"))
-        return all(one.get("status") == "True" for one in conditions)
-
-    wait_for("Ready and measured", answers, timeout_s=START_S)
+    wait_for("Ready and measured", lambda: tenant.holds("Ready", "MetricsAvailable"), timeout_s=START_S)
 
 
 def quiet(tenant: Tenant, replicas: int) -> None:
