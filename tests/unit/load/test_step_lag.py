@@ -25,8 +25,8 @@ def page(*lags_s: float) -> str:
     metrics = EngineMetrics(
         model="m",
         buckets=histogram_buckets(TARGETS, max_prompt_tokens=1000, max_model_tokens=2000),
-        cache_config={},
-        emulated={},
+        cache_config={"engine": "0"},
+        emulated={"gpu": "h200"},
         registry=registry,
     )
     for lag_s in lags_s:

@@ -22,7 +22,7 @@ def prediction(**other: object) -> Prediction:
         attainment=0.99,
         attainment_by_prompt_decile=(1.0,) * 9 + (None,),
         gpus=2.5,
-        asked=(Asked(at_s=-60.0, tensor_parallel_size=1, replicas=1),),
-        held=(Held(at_s=-60.0, gpus=1),),
+        asked=(Asked(at_s=0.0, tensor_parallel_size=1, replicas=1),),
+        held=(Held(at_s=0.0, gpus=1),),
     )
     return replace(made, **other)  # type: ignore[arg-type]

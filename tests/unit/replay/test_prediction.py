@@ -53,9 +53,9 @@ def test_a_prediction_counts_once_it_is_committed_as_it_is(tmp_path: Path) -> No
     assert not is_committed("dense", tmp_path)
 
 
-def test_gpus_before_the_traffic_do_not_count() -> None:
+def test_gpus_are_weighed_by_the_time_that_they_were_held_and_not_after_the_traffic() -> None:
     held = (
-        Held(at_s=-60.0, gpus=4),
+        Held(at_s=0.0, gpus=4),
         Held(at_s=10.0, gpus=1),
         Held(at_s=50.0, gpus=2),
         Held(at_s=120.0, gpus=8),
