@@ -31,7 +31,6 @@ def draw(path: Path, *, played: Played, prediction: Prediction) -> None:
         axes.axvspan(
             shift.from_s / _MINUTE_S, shift.until_s / _MINUTE_S, color="gold", alpha=0.15, linewidth=0
         )
-        axes.set_ylim(bottom=0)
     _traffic(traffic, played, title=_title(played, prediction))
     _latency(
         first,
@@ -49,6 +48,9 @@ def draw(path: Path, *, played: Played, prediction: Prediction) -> None:
     )
     _replicas(replicas, played, prediction)
     _gpus(gpus, played, prediction)
+    for axes in (traffic, replicas, gpus):
+        # Only now: before anything was drawn it would fix the upper end too.
+        axes.set_ylim(bottom=0)
     gpus.set_xlabel("minutes")
     gpus.set_xlim(0, played.duration_s / _MINUTE_S)
     path.parent.mkdir(parents=True, exist_ok=True)
