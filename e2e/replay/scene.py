@@ -16,7 +16,7 @@ SHORTENED: Final = 8
 """A pod's start and the dwell time of the tensor-parallel size are shorter by this factor than an ordinary 70B has them
 (120 s, 3,600 s); nothing else is."""
 
-OUTSIDE_S: Final = 7
+OUTSIDE_S: Final = 3
 """Of a start: what passes on the test cluster before and after the emulated engine's own start (scheduling, container,
 probe)."""
 

@@ -35,7 +35,7 @@ from paceline.simulator.core.traffic import Traffic
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_loop_as_shipped")]
 
 START_S: Final = 120
-LOOK_S: Final = 5.0
+LOOK_S: Final = 10.0
 
 MOST_LAG_S: Final = 0.003
 """p99 over all steps of all engines."""
