@@ -108,6 +108,10 @@ e2e-zero: venv helm cluster-binaries ## Scenario: to zero and back
 e2e-faults: venv helm cluster-binaries ## Scenario: what breaks beside and in a service under load
 	@$(SCENARIO) e2e/scenarios/test_faults.py
 
+.PHONY: e2e-auto-faults
+e2e-auto-faults: venv helm cluster-binaries ## Scenario: Auto without Prometheus for ten minutes, and with an engine five times too slow
+	@$(SCENARIO) e2e/scenarios/test_auto_faults.py
+
 .PHONY: e2e-node
 e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost under load
 	@$(PY) -m e2e.cluster up --nodes 3
@@ -124,11 +128,19 @@ e2e-replay: venv helm cluster-binaries ## Scenario: forty minutes of traffic wit
 
 .PHONY: e2e-transitions
 e2e-transitions: venv helm cluster-binaries ## Campaign: transitions at random moments, 60 of each kind; goes on next time
-	@$(SCENARIO) e2e/scenarios/test_transitions.py
+	@$(SCENARIO) e2e/scenarios/test_transitions.py -k "not in-place"
+
+.PHONY: e2e-transitions-in-place
+e2e-transitions-in-place: venv helm cluster-binaries ## Campaign: the same for changes in place
+	@$(SCENARIO) e2e/scenarios/test_transitions.py -k in-place
 
 .PHONY: e2e-kills
-e2e-kills: venv helm cluster-binaries ## Campaign: the operator killed at every step, 100 times; goes on next time
-	@$(SCENARIO) e2e/scenarios/test_kills.py
+e2e-kills: venv helm cluster-binaries ## Campaign: the operator killed at every step, 80 times; goes on next time
+	@$(SCENARIO) e2e/scenarios/test_kills.py -k "not in-place"
+
+.PHONY: e2e-kills-in-place
+e2e-kills-in-place: venv helm cluster-binaries ## Campaign: the same for changes in place, 20 times
+	@$(SCENARIO) e2e/scenarios/test_kills.py -k in-place
 
 .PHONY: results
 results: venv ## The tables of what all scenarios saw, from e2e/results

@@ -20,7 +20,7 @@ from e2e.load import Load, Record
 from e2e.scenarios.load import Background
 from e2e.scenarios.streams import Moves, least
 from e2e.scenarios.tenant import Manifest, Tenant
-from e2e.scenarios.transitions import ONE, Kind, Shape, absent
+from e2e.scenarios.transitions import Family, Kind, Shape, absent
 
 SESSION_S: Final = float(os.environ.get("PACELINE_CAMPAIGN_S", "2400"))
 """No transition begins later than this after the session did."""
@@ -76,12 +76,16 @@ class Played:
 class Stage:
     """One service with its load, and the transition that it was last in."""
 
-    def __init__(self, tenant: Tenant, *, manifest: Manifest, load: Load, seed: int, append: Append) -> None:
+    def __init__(
+        self, tenant: Tenant, *, family: Family, manifest: Manifest, load: Load, seed: int, append: Append
+    ) -> None:
+        """`manifest` is of any emulated engine; the rest of it comes from here."""
         self.tenant = tenant
-        self.shape = ONE
+        self.family = family
+        self.shape = family.first
         self.failed = 0
         self.dice = random.Random(seed)
-        self._manifest = manifest
+        self._manifest = on_stage(manifest, name=tenant.name, family=family)
         self._load = load
         self._seed = seed
         self._append = append
@@ -199,7 +203,7 @@ def attains(record: Record) -> bool:
     return record.ttft_s <= TTFT_TARGET_S and (record.tpot_s is None or record.tpot_s <= TPOT_TARGET_S)
 
 
-def on_stage(manifest: Manifest, *, name: str) -> Manifest:
+def on_stage(manifest: Manifest, *, name: str, family: Family) -> Manifest:
     """``manifest`` as the campaigns play it."""
     latency = {
         "name": "all",
@@ -212,6 +216,8 @@ def on_stage(manifest: Manifest, *, name: str) -> Manifest:
         "admission": MODEL_LIMITS,
         "transition": DEADLINES,
     }
+    for field, value in {**family.first.spec, **family.spec}.items():
+        manifest["spec"][field] = {**manifest["spec"][field], **value}
     manifest["spec"]["runtime"]["emulation"] = {"stepMilliseconds": STEP_MS, "startSeconds": START_S}
     return manifest
 

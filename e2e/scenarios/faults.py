@@ -9,16 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 from e2e.kubectl import wait_for
-from e2e.scenarios.tenant import Tenant
+from e2e.scenarios import rival
+from e2e.scenarios.tenant import Manifest, Tenant
 
 Fault = Callable[[Tenant], None]
 Spec = dict[str, Any]
+
+WIDE = 3
+"""Two engines of this size and two of one fill the node's eight GPUs."""
 
 AN_IMAGE_THAT_IS_NOT_THERE: Spec = {"runtime": {"image": "registry.invalid/paceline/router:none"}}
 AN_ENGINE_THAT_DIES_ON_LOAD: Spec = {"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "DieLoading"}]}}
 AN_ENGINE_THAT_ANSWERS_OTHERWISE: Spec = {
     "runtime": {"env": [{"name": "EMULATE_FAULT", "value": "WrongAnswers"}]}
 }
+AN_ENGINE_THAT_IS_SLOW: Spec = {"runtime": {"env": [{"name": "EMULATE_FAULT", "value": "Slow"}]}}
 A_NODE_THAT_IS_NOT_THERE: Spec = {"accelerator": {"nodeSelector": {"paceline.dev/there-is": "none"}}}
 
 
@@ -40,6 +45,19 @@ def hang_an_engine(tenant: Tenant) -> None:
     _emulate(tenant, "Hang")
 
 
+def slow_an_engine(tenant: Tenant) -> None:
+    """Each step of it takes five times as long."""
+    _emulate(tenant, "Slow")
+
+
+def take_the_gpus_of_a_change(tenant: Tenant) -> None:
+    """Somebody of a higher priority comes when the pods of the new size have their GPUs: the scheduler ends those pods
+    for it, and the next ones find no room."""
+    tenant.change({"scaling": {"tensorParallelSize": WIDE}})
+    wait_for("the new pods have their GPUs", lambda: len(_of_size(tenant, WIDE)) == 2, timeout_s=60)
+    rival.takes_gpus(tenant, gpus=2 * WIDE)
+
+
 def ask_for_an_image_that_is_not_there(tenant: Tenant) -> None:
     tenant.change(AN_IMAGE_THAT_IS_NOT_THERE)
 
@@ -50,6 +68,11 @@ def ask_for_an_engine_that_dies_on_load(tenant: Tenant) -> None:
 
 def ask_for_an_engine_that_answers_otherwise(tenant: Tenant) -> None:
     tenant.change(AN_ENGINE_THAT_ANSWERS_OTHERWISE)
+
+
+def ask_for_an_engine_that_is_slow(tenant: Tenant) -> None:
+    """Five times slower than those that serve."""
+    tenant.change(AN_ENGINE_THAT_IS_SLOW)
 
 
 def put_an_autoscaler_on_it(tenant: Tenant) -> None:
@@ -76,6 +99,16 @@ def put_an_autoscaler_on_it(tenant: Tenant) -> None:
         lambda: tenant.kubectl.get("deployment", engines)["spec"]["replicas"] == 3,
         timeout_s=90,
     )
+
+
+def _of_size(tenant: Tenant, size: int) -> list[Manifest]:
+    """Engines of it that have a node."""
+    return [
+        one
+        for one in tenant.engines()
+        if one["metadata"]["labels"]["paceline.dev/tensor-parallel-size"] == str(size)
+        and one["spec"].get("nodeName")
+    ]
 
 
 def _emulate(tenant: Tenant, fault: str) -> None:

@@ -1,4 +1,4 @@
-"""A pod of somebody else that holds GPUs of the only node, or waits for them."""
+"""A pod of somebody else that holds GPUs of the only node, waits for them, or takes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from e2e.scenarios.tenant import Tenant
 
 Manifest = dict[str, Any]
 NAME = "rival"
+PRIORITY = "paceline-rival"
+"""The PriorityClass of one that takes what others hold; it stays in the cluster."""
 
 
 def holds_gpus(tenant: Tenant, *, gpus: int) -> None:
@@ -23,6 +25,20 @@ def waits_for_gpus(tenant: Tenant, *, gpus: int) -> None:
     wait_for("the scheduler has looked", lambda: is_pending(tenant), timeout_s=60)
 
 
+def takes_gpus(tenant: Tenant, *, gpus: int) -> None:
+    """From pods of a lower priority, if they are not free: those that started last are ended for it."""
+    tenant.kubectl.apply(
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": PRIORITY},
+            "value": 1_000_000,
+        }
+    )
+    _come(tenant, gpus=gpus, priority=PRIORITY)
+    wait_for("the rival runs", lambda: _phase(tenant) == "Running", timeout_s=60)
+
+
 def is_pending(tenant: Tenant) -> bool:
     conditions = tenant.kubectl.get("pod", NAME)["status"].get("conditions", [])
     return any(c["type"] == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
@@ -32,11 +48,14 @@ def gives_them_back(tenant: Tenant) -> None:
     tenant.kubectl.run("delete", "pod", NAME, "--wait=true")
 
 
-def _come(tenant: Tenant, *, gpus: int) -> None:
+def _come(tenant: Tenant, *, gpus: int, priority: str | None = None) -> None:
     """Its image is an engine's, which the node has."""
     wait_for("an engine", lambda: bool(tenant.engines()), timeout_s=60)
     image = str(tenant.engines()[0]["spec"]["containers"][0]["image"])
-    tenant.kubectl.apply(_pod(image, gpus=gpus))
+    pod = _pod(image, gpus=gpus)
+    if priority is not None:
+        pod["spec"]["priorityClassName"] = priority
+    tenant.kubectl.apply(pod)
 
 
 def _phase(tenant: Tenant) -> str:

@@ -15,12 +15,14 @@ from e2e.scenarios.faults import (
     Fault,
     ask_for_an_engine_that_answers_otherwise,
     ask_for_an_engine_that_dies_on_load,
+    ask_for_an_engine_that_is_slow,
     ask_for_an_image_that_is_not_there,
     end_an_engine_process,
     hang_an_engine,
     kill_a_router,
     kill_an_engine,
     put_an_autoscaler_on_it,
+    take_the_gpus_of_a_change,
 )
 from e2e.scenarios.stage import START_S, Stage
 from e2e.scenarios.tenant import Tenant
@@ -138,6 +140,7 @@ def test_a_killed_router_takes_its_own_streams_with_it_and_no_later_one(
         pytest.param(ask_for_an_image_that_is_not_there, id="an-image-that-is-not-there"),
         pytest.param(ask_for_an_engine_that_dies_on_load, id="an-engine-that-dies-on-load"),
         pytest.param(ask_for_an_engine_that_answers_otherwise, id="an-engine-that-answers-otherwise"),
+        pytest.param(ask_for_an_engine_that_is_slow, id="an-engine-that-is-five-times-slower"),
     ],
 )
 def test_a_change_that_cannot_work_is_taken_back_and_loses_nothing(
@@ -145,6 +148,23 @@ def test_a_change_that_cannot_work_is_taken_back_and_loses_nothing(
 ) -> None:
     seen = stage.play(fault, until=is_refused, timeout_s=DEADLINE_S + 90)
     record_scenario(**seen)
+    assert seen["failed"] == 0
+
+
+def test_gpus_that_somebody_takes_in_the_middle_of_a_change_end_it_and_lose_nothing(
+    tenant: Tenant, emulated: Callable[..., Manifest], record_scenario: Callable[..., None]
+) -> None:
+    """A start of 20 s leaves the time to take them."""
+    made = emulated(
+        replicas=2,
+        transition={"readyDeadlineSeconds": 120, "pendingDeadlineSeconds": 20},
+        accelerator={"resourceName": "nvidia.com/gpu"},
+    )
+    made["spec"]["runtime"]["emulation"]["startSeconds"] = 20
+    seen = Stage(tenant, made).play(take_the_gpus_of_a_change, until=is_refused, timeout_s=180)
+    refused = tenant.observe()["status"]["refused"]
+    record_scenario(**seen, reason=refused["reason"])
+    assert refused["reason"] == "Unschedulable"
     assert seen["failed"] == 0
 
 

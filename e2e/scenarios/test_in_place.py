@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from e2e.kubectl import wait_for
 from e2e.load import Load
 from e2e.scenarios import rival
 from e2e.scenarios.load import Background
 from e2e.scenarios.tenant import Operator, Tenant
+from e2e.scenarios.test_auto import auto, desired, ready
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +109,65 @@ def test_a_full_node_changes_its_tensor_parallel_size_and_loses_nothing(
     assert same["metadata"]["uid"] == uid
     assert first_tokens_s[-1] < HOLD_S
     assert rival.is_pending(tenant)
+
+
+@pytest.mark.usefixtures("closed_loop")
+def test_auto_divides_the_only_pod_of_a_full_node_when_the_load_outgrows_it(
+    tenant: Tenant, emulated: Callable[..., Manifest], record_scenario: Callable[..., None]
+) -> None:
+    """Emulated: 20 ms a step and eight requests at a time, so that one engine carries five requests a second, of whatever
+    size it is."""
+    made = auto(
+        emulated,
+        scaling={"tensorParallelSize": 8, "allowedTensorParallelSizes": [4, 8]},
+        transition={"inPlace": "Enabled", "maxHoldSeconds": HOLD_S},
+        admission={"maxRequestSeconds": 240, "maxOutputTokens": 300},
+        router={"hold": {"maxRequests": 1000, "maxSeconds": HOLD_S}},
+    )
+    # Named for its sizes; nothing is loaded. The bundled model would allow TP 1 and 3 only.
+    made["spec"]["model"] = {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192}
+    tenant.apply(made)
+    ready(tenant)
+    (pod,) = tenant.engines()
+    rival.waits_for_gpus(tenant, gpus=2)
+
+    def load(rate_per_s: float) -> Background:
+        of = Load(rate_per_s=rate_per_s, max_tokens=(80, 80), ignore_eos=True, timeout_s=200)
+        return Background(tenant.base_url(), model=tenant.name, load=of)
+
+    calm, more = load(2), load(5)
+    with calm.running():
+        time.sleep(45)
+        assert desired(tenant) == (1, 8)
+        with more.running():
+            rose_at_s = time.monotonic()
+            wait_for("two engines of TP 4 are asked for", lambda: desired(tenant) == (2, 4), timeout_s=180)
+            asked_s = time.monotonic() - rose_at_s
+            wait_for("and serve", lambda: _shape(tenant) == (2, 4), timeout_s=CHANGE_S)
+            served_s = time.monotonic() - rose_at_s
+            time.sleep(60)
+    outcomes = (calm.outcome(), more.outcome())
+    failures = [line for one in outcomes for line in one.failures]
+    first_tokens_s = sorted(r.ttft_s for one in outcomes for r in one.records if r.ttft_s is not None)
+    (same,) = tenant.engines()
+    decisions = [one for one in tenant.observe()["status"]["decisions"] if "in place" in one["message"]]
+    record_scenario(
+        engines="emulated",
+        requests=sum(one.requests for one in outcomes),
+        failed=len(failures),
+        transitions=1,
+        asked_for_s=round(asked_s, 1),
+        served_s=round(served_s, 1),
+        longest_first_token_s=round(first_tokens_s[-1], 1),
+        decision=decisions[0]["message"] if decisions else None,
+    )
+    assert failures == []
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    assert decisions
+    assert rival.is_pending(tenant)
+
+
+def _shape(tenant: Tenant) -> tuple[int, int]:
+    """(replicas, tensor-parallel size) that serve now."""
+    current = tenant.observe()["status"]["shape"]["current"]
+    return current["replicas"], current["tensorParallelSize"]

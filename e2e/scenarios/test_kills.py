@@ -15,16 +15,19 @@ import pytest
 from e2e import results
 from e2e.kubectl import NotReached, wait_for
 from e2e.load import Load
-from e2e.scenarios.campaign import STEP_MS, Session, Stage, on_stage, shapes
+from e2e.scenarios import rival
+from e2e.scenarios.campaign import STEP_MS, Session, Stage, shapes
 from e2e.scenarios.end_state import end_state
 from e2e.scenarios.killer import Killer
 from e2e.scenarios.step_watch import StepWatch
 from e2e.scenarios.tenant import Manifest, Operator, Tenant
-from e2e.scenarios.transitions import KINDS, Kind
+from e2e.scenarios.transitions import BESIDE, FAMILIES, WITHIN, Family, Kind
 
 pytestmark = pytest.mark.campaign
 
-KILLS = 100
+KILLS = {BESIDE.name: 80, WITHIN.name: 20}
+"""By the family: a hundred in all."""
+
 RATE_PER_S = 5.0
 STREAMS_AT_LEAST = 3
 CONVERGED_S = 60
@@ -47,9 +50,10 @@ class Progress:
 
     def draw(self, stage: Stage) -> Kind | None:
         """The kind that was killed least at one of its steps, of those that may begin from here; None at the end."""
-        if self._kills.total() >= KILLS and all(map(self._least, KINDS)):
+        kinds = stage.family.kinds
+        if sum(map(self._of, kinds)) >= KILLS[stage.family.name] and all(map(self._least, kinds)):
             return None
-        possible = [kind for kind in KINDS if stage.shape in kind.ends]
+        possible = [kind for kind in kinds if stage.shape in kind.ends]
         return min(possible, key=lambda kind: (self._least(kind), stage.dice.random()))
 
     def end(self, kind: Kind, stage: Stage) -> list[str] | None:
@@ -58,15 +62,20 @@ class Progress:
     def learn(self, kind: Kind, *, shapes: str, end: list[str]) -> None:
         self._ends[kind.name, shapes] = end
 
+    def _of(self, kind: Kind) -> int:
+        return sum(count for (name, _), count in self._kills.items() if name == kind.name)
+
     def _least(self, kind: Kind) -> int:
         return min(self._kills[kind.name, step] for step in kind.steps)
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_killed_operator_changes_nothing_of_how_a_transition_ends(
     tenant: Tenant,
     operator: Operator,
     emulated: Callable[..., Manifest],
     record_scenario: Callable[..., None],
+    family: Family,
 ) -> None:
     session, progress = Session(), Progress()
     seed = len(results.lines("kills"))
@@ -75,13 +84,16 @@ def test_a_killed_operator_changes_nothing_of_how_a_transition_ends(
     )
     stage = Stage(
         tenant,
-        manifest=on_stage(emulated(replicas=1), name=tenant.name),
+        family=family,
+        manifest=emulated(replicas=family.first.replicas),
         load=load,
         seed=seed,
         append=record_scenario,
     )
     wrong: list[Any] = []
     with stage.running(), StepWatch(tenant) as watch:
+        if family is WITHIN:
+            rival.holds_gpus(tenant, gpus=4)
         killer = Killer(tenant, operator, watch, dice=stage.dice)
         while not session.is_over and (kind := progress.draw(stage)) is not None:
             stage.await_streams(STREAMS_AT_LEAST)

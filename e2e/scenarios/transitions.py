@@ -1,7 +1,7 @@
 """The kinds of transitions of a service: from which shapes each may begin, where it ends, and what its pods do meanwhile.
 
-Called by the campaigns (`campaign.Stage` plays them). The shapes are few enough that two services fit the eight GPUs of
-a node at every moment of every transition.
+Called by the campaigns (`campaign.Stage` plays them). The shapes are few enough that two services of a family fit the
+eight GPUs of a node at every moment of every transition.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Shape:
 
 
 ONE, TWO, WIDE = Shape(1, 1), Shape(2, 1), Shape(1, 3)
+WHOLE, DIVIDED = Shape(2, 2), Shape(4, 1)
+"""Of the same two pods of two GPUs each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,39 @@ ROLL_BACK = Kind(
     moving="staying",
     impossible=(AN_IMAGE_THAT_IS_NOT_THERE, AN_ENGINE_THAT_DIES_ON_LOAD, A_NODE_THAT_IS_NOT_THERE),
 )
-KINDS: Final = (UP, DOWN, SURGE, ROLL_BACK)
+IN_PLACE = Kind(
+    name="TP in place",
+    ends={WHOLE: DIVIDED, DIVIDED: WHOLE},
+    steps=(ASKED, "Starting", "Reshaping", "Done"),
+    moving="staying",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """Kinds that one service can go through one after the other."""
+
+    name: str
+    first: Shape
+    kinds: tuple[Kind, ...]
+    spec: Spec
+    """What such a service has beyond others."""
+
+
+BESIDE = Family(name="beside", first=ONE, kinds=(UP, DOWN, SURGE, ROLL_BACK), spec={})
+WITHIN = Family(
+    name="in-place",
+    first=WHOLE,
+    kinds=(IN_PLACE,),
+    spec={
+        # Named for its sizes; nothing is loaded. The bundled model would allow TP 1 and 3 only.
+        "model": {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192},
+        "transition": {"inPlace": "Enabled", "maxHoldSeconds": 60},
+    },
+)
+"""The node must be full: where there is room beside it, a pod is not changed."""
+
+FAMILIES: Final = (BESIDE, WITHIN)
 
 
 def absent(spec: Spec) -> dict[str, Any]:

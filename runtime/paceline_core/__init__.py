@@ -3,7 +3,7 @@
 Imported by the operator and by the runtime, which do not know each other. It reads no clock, and no file but its own tables.
 """
 
-from paceline_core.canary import Canary, CanaryError
+from paceline_core.canary import Canary, CanaryError, Reference, Speed
 from paceline_core.checkpoint import (
     BUNDLED_FACTS,
     NOT_QUANTIZED,
@@ -70,8 +70,10 @@ __all__ = [
     "NoEstimate",
     "Outcome",
     "QuantizationFacts",
+    "Reference",
     "Refusal",
     "S3Uri",
+    "Speed",
     "StepTiming",
     "Targets",
     "TargetsError",

@@ -222,13 +222,20 @@ class Scaling(ApiModel):
 
 
 class CanaryCheck(ApiModel):
-    """Whether engines that come must answer as those that serve."""
+    """Whether engines that come must answer as those that serve, and as fast."""
 
     mode: Switch = Field(
         default="Enabled",
         description="Enabled: an engine that starts serves only if it gives a fixed text the log-probabilities that those "
-        "gave which served the same model in the same formats before it; a change that does not is rolled back. "
-        "Disabled: it serves whatever it answers, for a runtime image that is meant to answer otherwise.",
+        "gave which served the same model in the same formats before it, and a token takes it no longer than "
+        "latencyMarginPercent allows; a change that does not is rolled back. Disabled: it serves whatever it answers, for "
+        "a runtime image that is meant to answer otherwise.",
+    )
+    latency_margin_percent: Annotated[int, Field(ge=10, le=1000)] = Field(
+        default=50,
+        description="How much longer than expected a token of one request alone may take. Expected is what it took the "
+        "engines that served before, times what the timing tables say of the two tensor-parallel sizes. Not compared on "
+        "a CPU, nor between sizes of a model that no table knows.",
     )
 
 
@@ -267,7 +274,8 @@ class Transition(ApiModel):
         "is not changed in place.",
     )
     canary: CanaryCheck = Field(
-        default_factory=CanaryCheck, description="Whether engines that come must answer as those that serve."
+        default_factory=CanaryCheck,
+        description="Whether engines that come must answer as those that serve, and as fast.",
     )
     ready_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = Field(
         default=900,

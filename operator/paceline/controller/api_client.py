@@ -1,8 +1,8 @@
 """Calls to the API server: JSON in, JSON out, every one bounded in time, every write under the fence.
 
 Used by everything in the controller except the watches, which are kopf's. It keeps no state but the
-connections. Answers that may get better (429, 5xx, no connection) are tried again until the deadline; all
-others are errors of the tree in `errors`.
+connections. Answers that may get better (429, 5xx, no connection) are tried again for a while; all others
+are errors of the tree in `errors`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ ATTEMPT_S = 10.0
 """For one request: an API server that has not answered by then is overloaded or gone."""
 
 DEADLINE_S = 20.0
-"""For one call with its retries. The work queue comes back later with a longer pause."""
+"""For one call with its retries."""
+
+WRITE_AGAIN_S = 2.0
+"""So long after its first attempt a write is tried again: it holds a place of the turnstile, for which other services
+wait, and the work queue comes back to it with ever longer pauses."""
 
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 2.0
@@ -154,6 +158,7 @@ class ApiClient:
         headers = {"Accept": accept} if accept else None
         loop = asyncio.get_running_loop()
         end_s = loop.time() + deadline_s
+        last_attempt_s = loop.time() + WRITE_AGAIN_S if writes and fenced else end_s
         pause_s = RETRY_FIRST_S
         while True:
             allowed_s = min(ATTEMPT_S, end_s - loop.time())
@@ -188,7 +193,7 @@ class ApiClient:
             if not isinstance(error, Unavailable):
                 raise error
             wait_s = max(error.retry_after_s or 0.0, random.uniform(pause_s / 2, pause_s))
-            if loop.time() + wait_s >= end_s:
+            if loop.time() + wait_s >= last_attempt_s:
                 raise error
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, RETRY_MAX_S)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from paceline.api import InferenceService
 from paceline.controller import planning
-from paceline.controller.timing_prior import TimingPrior, timing_prior
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Node, Observed
+from paceline.fleet.timing_prior import TimingPrior, timing_prior
 from paceline.planner import Decision, Observation, Planner, PlannerState
 from paceline_core import CheckpointFacts
 

@@ -72,7 +72,7 @@ def autoscaling(observed: Observed, *, asked: Shape) -> Autoscaling:
     words = (
         _metrics_available(observed, before=before),
         _slo_met(observed, slo=slo),
-        _feasible(observed, before=before),
+        _feasible(observed, before=before, decisions=decisions),
         _scaling_active(observed, asked=asked, decisions=decisions),
     )
     return Autoscaling(slo=slo, decisions=decisions, columns=columns, words=words, events=tuple(events))
@@ -214,7 +214,9 @@ def _slo_met(observed: Observed, *, slo: SloStatus | None) -> Word:
     return Word("SLOMet", "False", "ObjectiveMissed", text)
 
 
-def _feasible(observed: Observed, *, before: InferenceServiceStatus) -> Word:
+def _feasible(
+    observed: Observed, *, before: InferenceServiceStatus, decisions: tuple[DecisionStatus, ...]
+) -> Word:
     choice = _choice(observed)
     kept = _kept("Feasible", before)
     if observed.advice is None and kept is not None and kept.reason not in (REFUSED, INFEASIBLE):
@@ -226,8 +228,14 @@ def _feasible(observed: Observed, *, before: InferenceServiceStatus) -> Word:
     if choice.feasible:
         return Word("Feasible", "True", "Feasible", "A shape that is allowed meets the objective.")
     limit = choice.limit or "NoShape"
-    text = "No shape that is allowed and fits meets the objective"
-    return Word("Feasible", "False", limit, f"{text} (limit: {limit}): {choice.message}")
+    # In the words of the decision that is on record: those of each look have other figures, and would be a write each.
+    why = decisions[0].message
+    return Word(
+        "Feasible",
+        "False",
+        limit,
+        f"No shape that is allowed and fits meets the objective (limit: {limit}): {why}",
+    )
 
 
 def _scaling_active(observed: Observed, *, asked: Shape, decisions: tuple[DecisionStatus, ...]) -> Word:

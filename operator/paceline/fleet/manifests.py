@@ -20,7 +20,7 @@ from paceline.fleet.router_deployment import router_deployment
 from paceline.fleet.services import public_service, routers_service
 from paceline.fleet.settings import Settings
 from paceline.fleet.slo_config import slo_config
-from paceline_core import Canary
+from paceline_core import Reference
 
 Manifest = dict[str, Any]
 
@@ -30,7 +30,7 @@ AFTER_ENGINES = 30
 
 
 def prerequisites(
-    service: InferenceService, *, meta: ServiceMeta, canary: Canary | None
+    service: InferenceService, *, meta: ServiceMeta, canary: Reference | None
 ) -> Iterator[Manifest]:
     """Without these an engine pod cannot be made, or hangs in ContainerCreating for a minute."""
     yield rbac.engine_service_account(meta)

@@ -1,5 +1,5 @@
 """The ConfigMap with the targets that engines and gates count requests against, which they re-read when it changes, and
-with the answers that an engine which starts is held against.
+with what an engine which starts is held against.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from paceline.fleet.canary import KEY as CANARY_KEY
 from paceline.fleet.names import ENGINE, Names
 from paceline.fleet.observed import ServiceMeta
 from paceline.fleet.ownership import owner_reference
-from paceline_core import Canary
+from paceline_core import Reference
 
 
-def slo_config(service: InferenceService, *, meta: ServiceMeta, canary: Canary | None) -> dict[str, Any]:
+def slo_config(service: InferenceService, *, meta: ServiceMeta, canary: Reference | None) -> dict[str, Any]:
     names = Names(meta.name)
     data = {"targets.json": service.spec.slo.targets().to_json()}
     if canary is not None:

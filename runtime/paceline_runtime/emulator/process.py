@@ -23,7 +23,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from paceline_core import Canary
-from paceline_core.batch import Batch
+from paceline_core.batch import Batch, Step
 from paceline_runtime.emulator.app import EmulatedModel, EmulatedServer
 from paceline_runtime.emulator.cache_config import cache_config_labels
 from paceline_runtime.emulator.current import Current, admin_routes
@@ -87,6 +87,8 @@ class EmulatedPod:
     server: EmulatedServer
     current: Current
     emulated: Mapping[str, str]
+    pace: Pace
+    """Of the first rank."""
 
 
 def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
@@ -118,6 +120,9 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
         ranks=options.data_parallel_size,
     )
     current = Current(emulation.conditions, clock=serving.clock)
+    paces = [
+        Pace(timing, current, seed=emulation.seed + number) for number in range(options.data_parallel_size)
+    ]
     engine = Ranks(
         [
             Engine(
@@ -126,7 +131,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
                     max_batched_tokens=options.max_batched_tokens or MAX_BATCHED_TOKENS,
                     kv_cache_tokens=timing.kv_cache_tokens,
                 ),
-                Pace(timing, current, seed=emulation.seed + number),
+                pace,
                 limits=QueueLimits(
                     max_unfinished=options.max_unfinished, max_queued_tokens=options.max_queued_tokens
                 ),
@@ -136,7 +141,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
                     current, on_lag=metrics.lagged, on_step=serving.heartbeat.beat, die=_die
                 ).wake,
             )
-            for number, rank in enumerate(metrics.ranks)
+            for rank, pace in zip(metrics.ranks, paces, strict=True)
         ],
         current=current,
     )
@@ -155,7 +160,7 @@ def build(options: ServeOptions, serving: Serving) -> EmulatedPod:
         metrics=metrics,
         registry=registry,
     )
-    return EmulatedPod(server=server, current=current, emulated=emulated)
+    return EmulatedPod(server=server, current=current, emulated=emulated, pace=paces[0])
 
 
 async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions, *, layout: PodLayout) -> None:
@@ -192,7 +197,7 @@ async def _serve(pod: EmulatedPod, serving: Serving, options: ServeOptions, *, l
                 options.emulation,
                 current=pod.current,
                 die=_die,
-                canary=partial(_canary, options, serving, pod.current),
+                canary=partial(_canary, options, serving, pod),
                 opened=layout.opened,
             )
         ),
@@ -218,11 +223,12 @@ def _end(server: GuestServer) -> None:
     server.end()
 
 
-def _canary(options: ServeOptions, serving: Serving, current: Current) -> Canary | None:
-    """Made up. Refused, the process ends: nothing was served by it."""
-    made_up = _WRONG if current.conditions.fault == "WrongAnswers" else _RIGHT
+def _canary(options: ServeOptions, serving: Serving, pod: EmulatedPod) -> Canary | None:
+    """The answers are made up, the speed is the table's. Refused, the process ends: nothing was served by it."""
+    made_up = _WRONG if pod.current.conditions.fault == "WrongAnswers" else _RIGHT
+    alone = Step(decodes=(0,), prefills=(), decode_context_tokens=1)
     try:
-        return checked(made_up, options=options, model=serving.settings.model)
+        return checked(made_up, token_s=pod.pace.step_s(alone), options=options, model=serving.settings.model)
     except Refused as error:
         log.error("engine_failed", stage="warmup", error=str(error))
         os._exit(report(error))

@@ -1,6 +1,7 @@
 """The canary of a start: measured, and held against that of the pods that served before.
 
-Both engines call it between warm-up and readiness, the emulated one with log-probabilities that it makes up.
+Both engines call it between warm-up and readiness, the emulated one with log-probabilities that it makes up and the
+speed of its table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from paceline_core import Canary, CanaryError
+from paceline_core import Canary, CanaryError, Reference, Speed
 from paceline_core.canary import EDITION
 from paceline_runtime.launch.failure import Refused
 from paceline_runtime.launch.options import ServeOptions
@@ -19,24 +20,34 @@ log = structlog.get_logger(__name__)
 
 
 def checked(
-    log_probabilities: tuple[float, ...] | None, *, options: ServeOptions, model: ModelFacts
+    log_probabilities: tuple[float, ...] | None,
+    *,
+    token_s: float | None,
+    options: ServeOptions,
+    model: ModelFacts,
 ) -> Canary | None:
-    """None: the engine does not tell log-probabilities. Raises Refused where it answers otherwise than the pods before."""
+    """`token_s`: for each token of one request alone. None: the engine does not tell log-probabilities. Raises Refused
+    where it answers otherwise than the pods before, or later than they let expect."""
     if not log_probabilities:
         log.warning("canary_unknown", says="this engine tells no log-probabilities: nothing is compared")
         return None
-    measured = Canary(of=_of(options, model), log_probabilities=log_probabilities)
+    size = options.tensor_parallel_size
+    measured = Canary(
+        of=_of(options, model),
+        log_probabilities=log_probabilities,
+        speed=Speed(tensor_parallel_size=size, token_s=round(token_s, 6)) if token_s is not None else None,
+    )
     reference = _reference(options.canary_reference)
     if reference is None:
         log.info("canary", compared=False, says="no reference")
-    elif (difference := measured.differs_from(reference)) is not None:
+    elif (objection := reference.objection_to(measured)) is not None:
         raise Refused(
-            f"{difference}. Look at the GPUs, the image and the arguments; if another answer is wanted, write "
+            f"{objection}. Look at the GPUs, the image and the arguments; if it is meant to be so, write "
             "spec.transition.canary.mode: Disabled",
             field="spec.transition.canary",
         )
     else:
-        log.info("canary", compared=measured.of == reference.of)
+        log.info("canary", compared=measured.of == reference.canary.of)
     return measured
 
 
@@ -47,9 +58,9 @@ def _of(options: ServeOptions, model: ModelFacts) -> str:
     return f"canary {EDITION}, {name} at {model.revision}, {formats}"
 
 
-def _reference(path: Path) -> Canary | None:
+def _reference(path: Path) -> Reference | None:
     try:
-        return Canary.parse(path.read_bytes())
+        return Reference.parse(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, CanaryError) as error:

@@ -182,7 +182,12 @@ class _Launch:
         self._clock.answers()
         try:
             server.warm_up(max_prompt_tokens=options.max_prompt_tokens)
-            canary = checked(server.log_probabilities(), options=options, model=self._model.facts)
+            canary = checked(
+                server.log_probabilities(),
+                token_s=server.token_s(),
+                options=options,
+                model=self._model.facts,
+            )
             self._clock.warm()
             self._open(canary)
             self._layout.opened()

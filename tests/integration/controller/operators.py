@@ -88,13 +88,15 @@ class Operators:
     stack: ExitStack
     count: int = 0
 
-    def start(self, *options: str, lease_s: int = 6) -> Operator:
-        """Returns at once; `await_leading` waits."""
+    def start(
+        self, *options: str, lease_s: int = 6, kubeconfig: Path | None = None, prelude: str = ""
+    ) -> Operator:
+        """Returns at once; `await_leading` waits. `prelude` is Python that its process runs before it."""
         self.count += 1
         port, log = _free_port(), self.folder / f"operator-{self.count}.log"
         command: list[Path | str] = [
-            sys.executable, "-c", "from paceline.cli import main; main()", "operator",
-            f"--kubeconfig={self.cluster.plane.kubeconfig}",
+            sys.executable, "-c", f"{prelude}\nfrom paceline.cli import main; main()", "operator",
+            f"--kubeconfig={kubeconfig or self.cluster.plane.kubeconfig}",
             f"--namespace={self.cluster.namespace}",
             f"--lease-namespace={self.cluster.namespace}",
             f"--lease-duration-seconds={lease_s}",

@@ -25,7 +25,7 @@ LONGEST_LIFE_S = 2.5
 appear, and each step waits for the one before."""
 
 
-def _end(cluster: Cluster, tensor_parallel_size: int) -> bool:
+def ended(cluster: Cluster, tensor_parallel_size: int) -> bool:
     """One variant of that TP with all its replicas, Ready, and nothing else."""
     engines = cluster.engines("chat")
     if len(engines) != 1:
@@ -44,7 +44,7 @@ def _end(cluster: Cluster, tensor_parallel_size: int) -> bool:
     )
 
 
-def _serving(cluster: Cluster) -> int:
+def serving(cluster: Cluster) -> int:
     return sum(one["status"].get("readyReplicas") or 0 for one in cluster.engines("chat").values())
 
 
@@ -59,24 +59,24 @@ def test_killed_at_any_moment_of_a_tp_change_it_converges_to_the_same_end(
     cluster.create("InferenceService", service("chat", replicas=2, tensor_parallel_size=1))
     operator = operators.start().await_leading()
     with kubelet(cluster):
-        eventually(lambda: _end(cluster, 1), within_s=60)
-        wanted, ended, midway = 1, 0, 0
+        eventually(lambda: ended(cluster, 1), within_s=60)
+        wanted, changes, midway = 1, 0, 0
         for _ in range(KILLS):
             # Mostly in the middle of a change; the spec is turned around only once one has ended.
-            if _end(cluster, wanted):
-                ended += 1
+            if ended(cluster, wanted):
+                changes += 1
                 wanted = 4 - wanted
                 patch = {"spec": {"scaling": {"tensorParallelSize": wanted}}}
                 cluster.patch("InferenceService", "chat", patch)
             time.sleep(dice.uniform(0, LONGEST_LIFE_S))
-            assert _serving(cluster) >= 2, "a surge never serves with less than what it had"
+            assert serving(cluster) >= 2, "a surge never serves with less than what it had"
             midway += cluster.condition("chat", "Transitioning").get("status") == "True"
             bury(cluster, operator)
             operator = operators.start().await_leading()
-        eventually(lambda: _end(cluster, wanted), within_s=60)
-    print(f"{KILLS} kills, {midway} of them in the middle of a change; {ended} changes begun")
+        eventually(lambda: ended(cluster, wanted), within_s=60)
+    print(f"{KILLS} kills, {midway} of them in the middle of a change; {changes} changes begun")
     assert midway >= KILLS // 4
-    assert ended >= 3
+    assert changes >= 3
 
 
 def test_killed_while_it_makes_a_service_it_makes_the_rest_later(

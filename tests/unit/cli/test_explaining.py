@@ -11,9 +11,9 @@ from paceline.cli.plan import report
 from paceline.cli.replay import replayed
 from paceline.cli.top import table
 from paceline.controller.decision_record import record_of
-from paceline.controller.timing_prior import timing_prior
 from paceline.fleet import plan
 from paceline.fleet.advice import Advice, Choice, MetricsWord
+from paceline.fleet.timing_prior import timing_prior
 from paceline.planner import Figure, Observation, Planner, PlannerState
 from tests.unit.controller.test_decision_loop import Stage
 from tests.unit.fleet.services import EMULATED, SETTINGS, merged

@@ -101,6 +101,17 @@ async def test_a_call_ends_at_its_deadline(client: ApiClient, server: tuple[Serv
     assert time.monotonic() - since_s < 1.5
 
 
+async def test_a_write_is_given_back_to_the_queue_long_before_that(
+    client: ApiClient, server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITE_AGAIN_S", 0.3)
+    server[0].answers = [(500, {})] * 100
+    async with asyncio.timeout(module.DEADLINE_S / 2):
+        with pytest.raises(Unavailable):
+            await client.apply(CONFIG_MAP, BODY)
+    assert len(server[0].requests) >= 2
+
+
 async def test_a_server_that_does_not_answer_is_given_up(
     client: ApiClient, server: tuple[Server, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

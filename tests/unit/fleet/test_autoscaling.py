@@ -38,7 +38,7 @@ def advise(cluster: Cluster, to: Shape, *, seen: Shape | None = None, **changes:
         seen=seen or asked.desired,
         shape=to,
         reason=changes.pop("reason", "QueueingAboveTarget"),
-        message="p99 TTFT would be 900 ms",
+        message=changes.pop("message", "p99 TTFT would be 900 ms"),
         limit=changes.pop("limit", None),
         feasible=changes.pop("feasible", True),
         predicted_attainment=0.995,
@@ -348,6 +348,20 @@ def test_a_missed_objective_is_said_at_once_and_other_figures_wait() -> None:
     cluster.reconcile()
     assert cluster.status.summary is not None
     assert cluster.status.summary.time_to_first_token == "700/2000ms"
+
+
+def test_what_cannot_be_met_is_said_as_it_was_decided_and_not_anew_at_every_look() -> None:
+    cluster = auto()
+    short: dict[str, Any] = {"feasible": False, "limit": "GpuBudget", "reason": "Steady"}
+    advise(cluster, shape(2), message="10 requests/s need 5 GPUs", **short)
+    cluster.reconcile()
+    before = cluster.status
+    status, reason, message = cluster.condition("Feasible")
+    assert (status, reason) == ("False", "GpuBudget")
+    assert message.endswith("10 requests/s need 5 GPUs")
+    cluster.now_s += 15
+    advise(cluster, shape(2), message="11 requests/s need 5 GPUs", **short)
+    assert cluster.plan().status == before
 
 
 def test_metrics_that_go_away_leave_no_figure_behind() -> None:

@@ -1,4 +1,4 @@
-"""Verify what engines that come are held against: the answers of those that serve, and which of them."""
+"""Verify what engines that come are held against: the answers and the speed of those that serve, and which of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from paceline_core import Canary
-from tests.unit.fleet.services import EMULATED, merged
+from paceline_core import Canary, Reference, Speed, load_table
+from tests.unit.fleet.services import CPU_DEMO, EMULATED, merged
 from tests.unit.fleet.simulated_cluster import Cluster
 
 FIRST = Canary(of="a model", log_probabilities=(-1.0, -2.0))
@@ -21,11 +21,16 @@ def told(cluster: Cluster, pod: str, canary: Canary | None) -> None:
 
 
 def kept(cluster: Cluster) -> Canary | None:
+    found = reference(cluster)
+    return None if found is None else found.canary
+
+
+def reference(cluster: Cluster) -> Reference | None:
     """What the next look applies: a key that is left out is removed by the API server."""
     (config,) = (one for one in cluster.reconcile().apply if one.kind == "ConfigMap")
     data: Any = config.object["data"]
     assert json.loads(data["targets.json"])
-    return Canary.parse(data["canary.json"]) if "canary.json" in data else None
+    return Reference.parse(data["canary.json"]) if "canary.json" in data else None
 
 
 @pytest.fixture
@@ -80,3 +85,53 @@ def test_disabled_nothing_is_compared(two: Cluster) -> None:
     assert kept(two) == FIRST
     two.edit({"transition": {"canary": {"mode": "Disabled"}}})
     assert kept(two) is None
+
+
+def at(size: int, token_s: float) -> Canary:
+    return Canary(
+        of="a model",
+        log_probabilities=(-1.0, -2.0),
+        speed=Speed(tensor_parallel_size=size, token_s=token_s),
+    )
+
+
+def serving(manifest: Any, canary: Canary) -> Cluster:
+    cluster = Cluster(manifest)
+    cluster.settle()
+    for pod in cluster.serving():
+        told(cluster, pod, canary)
+    return cluster
+
+
+H200 = {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"}
+
+
+def test_what_other_sizes_take_follows_from_the_tables() -> None:
+    """A service that is a tenth slower than its table is a tenth slower at every size."""
+    spec = {"runtime": {"emulation": {"stepMilliseconds": None, "timing": H200}}}
+    table = load_table(H200["model"], H200["format"], H200["gpu"]).by_tensor_parallel_size
+    alone_s = {size: one.step_s(decodes=1) for size, one in table.items()}
+    found = reference(serving(merged(EMULATED, spec), at(2, 1.1 * alone_s[2])))
+    assert found is not None
+    assert found.expected_token_s == pytest.approx(
+        {size: 1.1 * each for size, each in alone_s.items()}, abs=1e-5
+    )
+
+
+def test_the_margin_is_the_services_own() -> None:
+    cluster = serving(EMULATED, at(1, 0.02))
+    found = reference(cluster)
+    assert found is not None
+    assert found.margin == 0.5
+    cluster.edit({"transition": {"canary": {"latencyMarginPercent": 20}}})
+    again = reference(cluster)
+    assert again is not None
+    assert again.margin == 0.2
+    assert again.expected_token_s == found.expected_token_s
+
+
+def test_on_shared_cores_and_without_a_speed_nothing_is_expected() -> None:
+    for manifest, canary in ((CPU_DEMO, at(1, 0.05)), (EMULATED, FIRST)):
+        found = reference(serving(manifest, canary))
+        assert found is not None
+        assert found.expected_token_s == {}

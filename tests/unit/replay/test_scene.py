@@ -13,7 +13,7 @@ from e2e.scenarios.conftest import emulated_service
 from e2e.scenarios.test_replay import service
 from paceline.api import InferenceService
 from paceline.controller.planning import goal_of
-from paceline.controller.timing_prior import timing_prior
+from paceline.fleet.timing_prior import timing_prior
 from paceline.simulator.policies.seen import PLANNER_WINDOW_S
 from paceline.simulator.policies.shapes import PLANNER_PERIOD_S
 from paceline_runtime.emulator import text

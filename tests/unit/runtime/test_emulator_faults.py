@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from paceline_core import load_table
+from paceline_core import Canary, Reference, load_table
 from paceline_runtime.emulator.current import ConditionsError, changed
 from paceline_runtime.launch.emulation import Conditions, ConstantStep, Emulation, TableStep
 from tests.unit.runtime.pod import Pod, pod, until
@@ -170,16 +170,26 @@ async def tell(socket: Path, **changes: Any) -> None:
         assert response.status == 200
 
 
-def test_an_emulated_engine_can_be_told_to_answer_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "said"), [("WrongAnswers", "answers otherwise"), ("Slow", "is slower than")]
+)
+def test_an_emulated_engine_that_is_not_as_those_before_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
 ) -> None:
     with emulated(tmp_path, "--emulate-start-seconds", "0") as process:
         process.wait_ready()
-        (tmp_path / "canary.json").write_text(json.dumps(process.json("/paceline/info")["canary"]))
-    monkeypatch.setenv("EMULATE_FAULT", "WrongAnswers")
+        served = Canary.from_json(process.json("/paceline/info")["canary"])
+    assert served.speed is not None
+    expected_s = {served.speed.tensor_parallel_size: served.speed.token_s}
+    reference = Reference(canary=served, expected_token_s=expected_s, margin=0.5)
+    (tmp_path / "canary.json").write_text(json.dumps(reference.to_json()))
+    with emulated(tmp_path, "--emulate-start-seconds", "0") as process:
+        process.wait_ready()
+    monkeypatch.setenv("EMULATE_FAULT", fault)
     with emulated(tmp_path, "--emulate-start-seconds", "0") as process:
         assert process.child.wait(30) == 78
         assert process.verdict["field"] == "spec.transition.canary"
+        assert said in process.verdict["message"]
 
 
 def test_the_stages_of_the_start_are_those_it_was_told_to_take(tmp_path: Path) -> None:

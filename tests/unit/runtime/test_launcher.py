@@ -11,8 +11,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from paceline_core import Canary, Targets
+from paceline_core import Canary, Reference, Targets
 from paceline_runtime.launch.failure import EXIT_REFUSED
 from tests.unit.runtime.pod import target
 from tests.unit.runtime.test_processes import Process, free_port, is_ready_in, layout_of, wait_until
@@ -107,21 +108,31 @@ def test_the_only_layout_in_which_the_engine_does_not_start_ends_the_container(t
         assert json.loads((tmp_path / "termination").read_text())["verdict"] == "Failed"
 
 
+def keep(folder: Path, told: Any) -> None:
+    """As the operator does what a pod told."""
+    reference = Reference(canary=Canary.from_json(told), expected_token_s={}, margin=0.5)
+    (folder / "canary.json").write_text(json.dumps(reference.to_json()))
+
+
 def test_an_engine_that_answers_as_those_before_it_serves(tmp_path: Path) -> None:
     with launched(tmp_path) as one:
         wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
         told = one.json("/paceline/info")["canary"]
-        assert Canary.from_json(told).log_probabilities == (-1.5, -2.5) * 3
-    (tmp_path / "canary.json").write_text(json.dumps(told))
+        canary = Canary.from_json(told)
+        assert canary.log_probabilities == (-1.5, -2.5) * 3
+        assert canary.speed is not None
+        assert canary.speed.tensor_parallel_size == 2
+        assert canary.speed.token_s > 0.004, "the stand-in's step is 5 ms"
+    keep(tmp_path, told)
     with launched(tmp_path) as one:
         wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
-        assert one.json("/paceline/info")["canary"] == told
+        assert one.json("/paceline/info")["canary"]["logProbabilities"] == told["logProbabilities"]
 
 
 def test_an_engine_that_answers_otherwise_is_never_ready(tmp_path: Path) -> None:
     with launched(tmp_path) as one:
         wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
-        (tmp_path / "canary.json").write_text(json.dumps(one.json("/paceline/info")["canary"]))
+        keep(tmp_path, one.json("/paceline/info")["canary"])
     with launched(tmp_path, WRONG_AT_SIZE="2") as one:
         assert one.child.wait(60) == EXIT_REFUSED
         verdict = json.loads((tmp_path / "termination").read_text())
@@ -133,7 +144,7 @@ def test_an_engine_that_answers_otherwise_is_never_ready(tmp_path: Path) -> None
 def test_a_layout_in_which_the_engine_answers_otherwise_leads_back(tmp_path: Path) -> None:
     with launched(tmp_path, WRONG_AT_SIZE="1") as one:
         wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)
-        (tmp_path / "canary.json").write_text(json.dumps(one.json("/paceline/info")["canary"]))
+        keep(tmp_path, one.json("/paceline/info")["canary"])
         (tmp_path / "layout").write_text("tp=1,dp=2,change=1")
         wait_until(lambda: "event=layout_refused" in one.log, timeout_s=60)
         wait_until(lambda: is_ready_in(one, (2, 1)), timeout_s=60)

@@ -1,4 +1,4 @@
-"""The timing that a planner starts from is that of the service's model, format, GPU and cache."""
+"""What is known of a service's timing is that of its model, format, GPU and cache."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from paceline.controller import planners as planners_module
-from paceline.controller.planners import Planners
-from paceline.controller.timing_prior import TimingPrior, timing_prior
-from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Node, Observed
+from paceline.fleet.timing_prior import timing_prior
 from paceline_core import CheckpointFacts, load_table
 from tests.unit.fleet.services import CPU_DEMO, EMULATED, SEVENTY_B, merged
 from tests.unit.fleet.simulated_cluster import Cluster
@@ -88,9 +85,9 @@ def test_the_cache_is_the_one_that_the_spec_gives() -> None:
     assert prior.timing[4].kv_cache_tokens == 60 * 2**30 // (2 * 80 * 2 * 128)
 
 
-def test_an_unknown_model_has_no_planner_and_is_not_guessed() -> None:
+def test_of_an_unknown_model_nothing_is_guessed() -> None:
     spec = merged(SEVENTY_B, {"model": {"uri": "pvc://weights/mystery"}})
-    assert Planners().of(ServiceKey("a", "b"), observed(spec)) is None
+    assert timing_prior(observed(spec)) is None
 
 
 def test_a_model_without_a_table_is_estimated_from_its_facts() -> None:
@@ -118,42 +115,3 @@ def test_an_emulated_gpu_has_the_timing_of_its_table() -> None:
     table = load_table("llama-3.1-70b", "fp8", "h200")
     assert prior.timing == table.by_tensor_parallel_size
     assert "emulated" in prior.source
-
-
-def test_a_planner_is_kept_as_long_as_its_timing() -> None:
-    planners, key = Planners(), ServiceKey("team-a", "chat")
-    first = planners.of(key, observed(seventy_b()))
-    assert planners.of(key, observed(seventy_b())) is first
-    assert planners.of(key, observed(seventy_b(), product="NVIDIA-H100-80GB-HBM3")) is not first
-
-
-def test_as_long_as_spec_facts_and_nodes_are_the_same_nothing_is_looked_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A thousand services would else go through a thousand nodes each, at every tick."""
-    asked: list[Observed] = []
-
-    def counted(seen: Observed) -> TimingPrior | None:
-        asked.append(seen)
-        return timing_prior(seen)
-
-    monkeypatch.setattr(planners_module, "timing_prior", counted)
-    planners, key, seen = Planners(), ServiceKey("team-a", "chat"), observed(seventy_b(), facts=FACTS)
-    first = planners.of(key, seen)
-    assert first is not None
-    assert planners.of(key, replace(seen, now_s=seen.now_s + 15)) is first
-    assert len(asked) == 1
-    joined = Node.parse({"metadata": {"name": "b", "labels": {}}, "status": {}})
-    for other in (
-        replace(seen, nodes=(*seen.nodes, joined)),
-        replace(seen, facts=replace(FACTS, kv_heads=4)),
-    ):
-        planners.of(key, other)
-    assert len(asked) == 3
-
-
-def test_the_sizes_are_those_that_the_spec_allows_the_model_has_and_the_timing_knows() -> None:
-    spec = merged(seventy_b(), {"scaling": {"allowedTensorParallelSizes": [4, 8, 16]}})
-    found = Planners().of(ServiceKey("team-a", "chat"), observed(spec, facts=FACTS))
-    assert found is not None
-    assert found.sizes == (4, 8)

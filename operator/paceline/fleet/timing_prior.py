@@ -1,8 +1,9 @@
-"""Which timing a service's planner starts from: the shipped table of its model, format and GPU, else an
+"""What is known of a service's timing before it was measured: the shipped table of its model, format and GPU, else an
 estimate from its config.json and the GPU's datasheet. Pure.
 
-A prior, no more: the planner corrects it from the service's own measurements. Where nothing is known of a
-model's timing there is no planner, the shape is held, and the condition ScalingActive says so.
+A prior, no more: the planner starts from it and corrects it from the service's own measurements, and the canary
+takes from it how the speeds of two sizes compare. Where nothing is known of a model's timing there is no planner, the
+shape is held, and the condition ScalingActive says so.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from paceline.api import EmulatedGpu
-from paceline.fleet import Observed
 from paceline.fleet.feasibility import PRODUCT_LABEL, known_facts, may_take
+from paceline.fleet.observed import Observed
 from paceline_core import (
     CheckpointFacts,
     NoEstimate,

@@ -1,0 +1,177 @@
+"""What Auto does under load when what it reads or relies on breaks.
+
+Engines are emulated; API server, kubelet, scheduler, router, gate and Prometheus are real. The loop looks every 5 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from e2e.kubectl import Kubectl, wait_for
+from e2e.load import Load
+from e2e.scenarios.faults import slow_an_engine
+from e2e.scenarios.load import Background
+from e2e.scenarios.tenant import Tenant
+from e2e.scenarios.test_auto import auto, desired, ready
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_loop")]
+
+Manifest = dict[str, Any]
+
+OUTAGE_S = 600
+KNOWN_S = 120
+"""Until what Prometheus says, or no longer says, stands in the status."""
+
+
+@contextmanager
+def prometheus_away(kubectl: Kubectl) -> Iterator[None]:
+    """Its pod is deleted, and with it all that it had stored."""
+    monitoring = kubectl.in_namespace("monitoring")
+
+    def scale(replicas: int) -> None:
+        monitoring.run("scale", "deployment/prometheus", f"--replicas={replicas}")
+
+    scale(0)
+    try:
+        wait_for("no Prometheus", lambda: not monitoring.list("pods"), timeout_s=60)
+        yield
+    finally:
+        scale(1)
+        monitoring.run("rollout", "status", "deployment/prometheus", "--timeout=120s", timeout_s=130)
+
+
+def told(tenant: Tenant, kind: str, status: str) -> float:
+    """Seconds until the condition says so."""
+    since_s = time.monotonic()
+    wait_for(
+        f"{kind} is {status}",
+        lambda: (tenant.condition(kind) or {}).get("status") == status,
+        timeout_s=KNOWN_S,
+    )
+    return round(time.monotonic() - since_s, 1)
+
+
+def test_ten_minutes_without_prometheus_hold_the_shape_and_a_load_that_rises_is_followed(
+    tenant: Tenant,
+    kubectl: Kubectl,
+    emulated: Callable[..., Manifest],
+    record_scenario: Callable[..., None],
+) -> None:
+    tenant.apply(auto(emulated, scaling={"replicas": 2, "replicaBounds": {"min": 1, "max": 6}}))
+    ready(tenant)
+    calm = Background(
+        tenant.base_url(),
+        model=tenant.name,
+        load=Load(rate_per_s=6, max_tokens=(80, 80), ignore_eos=True),
+    )
+    busy = Background(
+        tenant.base_url(),
+        model=tenant.name,
+        load=Load(rate_per_s=10, max_tokens=(80, 80), ignore_eos=True, seed=7),
+    )
+    with calm.running():
+        time.sleep(60)
+        with prometheus_away(kubectl):
+            gone_at_s = time.monotonic()
+            held = desired(tenant)
+            told_s = told(tenant, "MetricsAvailable", "False")
+            why = (tenant.condition("MetricsAvailable") or {})["reason"]
+            while time.monotonic() < gone_at_s + OUTAGE_S / 3:
+                assert desired(tenant)[0] >= held[0]
+                time.sleep(5)
+            with busy.running():
+                rose_at_s = time.monotonic()
+                wait_for("it is followed", lambda: len(tenant.serving()) >= held[0] + 2, timeout_s=180)
+                followed_s = round(time.monotonic() - rose_at_s, 1)
+                most = len(tenant.serving())
+                while time.monotonic() < gone_at_s + OUTAGE_S:
+                    most = max(most, len(tenant.serving()))
+                    time.sleep(5)
+                assert len(tenant.serving()) >= held[0] + 2
+        back_s = told(tenant, "MetricsAvailable", "True")
+    outcomes = (calm.outcome(), busy.outcome())
+    failures = [line for one in outcomes for line in one.failures]
+    record_scenario(
+        requests=sum(one.requests for one in outcomes),
+        failed=len(failures),
+        first="; ".join(failures[:3])[:300],
+        told_s=told_s,
+        reason=why,
+        replicas_before=held[0],
+        most_replicas=most,
+        followed_s=followed_s,
+        measured_again_s=back_s,
+    )
+    assert why == "PrometheusUnreachable"
+    assert failures == []
+
+
+def test_an_engine_five_times_slower_than_predicted_is_made_up_for(
+    tenant: Tenant, emulated: Callable[..., Manifest], record_scenario: Callable[..., None]
+) -> None:
+    """20 ms a step are 100 ms then, and its targets allow 60: what it answers is late, and it answers everything."""
+    slo = {
+        "latencyClasses": [
+            {
+                "name": "all",
+                "timeToFirstToken": {"thresholdMilliseconds": 2000},
+                "timePerOutputToken": {"thresholdMilliseconds": 60},
+            }
+        ]
+    }
+    tenant.apply(
+        auto(
+            emulated,
+            scaling={"replicas": 3, "replicaBounds": {"min": 3, "max": 6}},
+            slo=slo,
+        )
+    )
+    ready(tenant)
+    load = Background(
+        tenant.base_url(),
+        model=tenant.name,
+        load=Load(rate_per_s=8, max_tokens=(80, 80), ignore_eos=True),
+    )
+    with load.running():
+        time.sleep(60)
+        before = len(tenant.serving())
+        slow_an_engine(tenant)
+        slow_at_s = load.now_s()
+        missed_s = told(tenant, "SLOMet", "False")
+        wait_for("more serve", lambda: len(tenant.serving()) > before, timeout_s=240)
+        more_s = round(load.now_s() - slow_at_s, 1)
+        time.sleep(120)
+        until_s = load.now_s()
+        condition = tenant.condition("SLOMet")
+    outcome = load.outcome()
+
+    def attained(from_s: float, to_s: float) -> float:
+        mine = [one for one in outcome.records if from_s <= one.scheduled_s < to_s]
+        good = [
+            one
+            for one in mine
+            if one.failure is None
+            and one.ttft_s is not None
+            and one.ttft_s <= 2.0
+            and (one.tpot_s is None or one.tpot_s <= 0.06)
+        ]
+        return round(100 * len(good) / len(mine), 2)
+
+    record_scenario(
+        requests=outcome.requests,
+        failed=len(outcome.failures),
+        attained_before_percent=attained(10, slow_at_s - 10),
+        attained_first_minute_percent=attained(slow_at_s, slow_at_s + 60),
+        attained_last_minute_percent=attained(until_s - 60, until_s),
+        told_s=missed_s,
+        more_serve_s=more_s,
+        replicas_before=before,
+        replicas=len(tenant.serving()),
+        slo_met=(condition or {}).get("message", "")[:200],
+    )
+    assert outcome.failures == []
