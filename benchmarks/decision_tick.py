@@ -162,6 +162,7 @@ def loop_of(cache: ClusterCache) -> tuple[DecisionLoop, Looks]:
         advice=advice,
         instruments=Instruments(),
         settings=lambda: SETTINGS,
+        now_s=time.time,
     )
     looks = Looks(reconciler)
     loop = DecisionLoop(

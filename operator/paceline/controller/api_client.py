@@ -1,7 +1,7 @@
 """Calls to the API server: JSON in, JSON out, every one bounded in time, every write under the fence.
 
-Used by everything in the controller except the watches, which are kopf's. It keeps no state but the
-connections. Answers that may get better (429, 5xx, no connection) are tried again for a while; all others
+Used by everything in the controller except the watches, which are kopf's. It keeps no state but the connections and the
+time that the answers tell. Answers that may get better (429, 5xx, no connection) are tried again for a while; all others
 are errors of the tree in `errors`.
 """
 
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from paceline.controller.cluster_clock import ClusterClock
 from paceline.controller.connection import Connection
 from paceline.controller.errors import ApiError, FenceLost, Unavailable, error_of_answer
 from paceline.controller.fence import Fence, FencedBody
@@ -52,6 +53,7 @@ class ApiClient:
         self._session = connection.session(connections=connections)
         self._fence = fence
         self._instruments = instruments
+        self.clock = ClusterClock()
 
     async def close(self) -> None:
         await self._session.close()
@@ -179,6 +181,7 @@ class ApiClient:
                     else headers,
                     timeout=aiohttp.ClientTimeout(total=max(allowed_s, 0.05)),
                 ) as answer:
+                    self.clock.hear(answer.headers.get("Date"))
                     raw = await answer.read()
                     if answer.status < 300:
                         self._count(resource, verb, "ok")

@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -22,6 +21,7 @@ from paceline.controller.resources import EVENT, INFERENCE_SERVICE
 from paceline.controller.status_writer import STATUS_PRIORITY
 from paceline.controller.turnstile import Turnstile
 from paceline.fleet import Event
+from paceline.fleet.timestamps import rfc3339
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class EventRecorder:
 
     def post(self, service: Mapping[str, Any], event: Event) -> None:
         meta = service["metadata"]
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339(self._client.clock.now_s())
         post = _Post(meta["namespace"], meta["name"], meta["uid"], meta["resourceVersion"], event, now)
         log.info(
             "event",

@@ -174,6 +174,7 @@ class OperatorProcess:
             advice=advice,
             instruments=self._instruments,
             settings=lambda: self._fleet_settings(sweep),
+            now_s=client.clock.now_s,
         )
         requests = PodRequests(client, connection)
         source, gates = MetricsSource(self._settings.metrics), Gates()

@@ -70,7 +70,9 @@ class Reconciler:
         advice: AdviceBook,
         instruments: Instruments,
         settings: Callable[[], Settings],
+        now_s: Callable[[], float],
     ) -> None:
+        """`now_s`: Unix time, by the clock that stamps the objects."""
         self._cache = cache
         self._conflicts = conflicts
         self._writer = writer
@@ -81,6 +83,7 @@ class Reconciler:
         self._advice = advice
         self._instruments = instruments
         self._settings = settings
+        self._now_s = now_s
         self._parsed: dict[ServiceKey, tuple[str, int, InferenceService]] = {}
         self._statuses: dict[ServiceKey, tuple[str, InferenceServiceStatus]] = {}
         """By resourceVersion: the decision loop looks twice a tick, and a status changes every few minutes."""
@@ -167,7 +170,7 @@ class Reconciler:
         children = self._cache.children(key)
         self._conflicts.keep_only(key, children)
         return Observed(
-            now_s=time.time(),
+            now_s=self._now_s(),
             service=service,
             meta=ServiceMeta.parse(raw),
             status=status,
@@ -271,7 +274,7 @@ class Reconciler:
     async def _refuse(self, key: ServiceKey, raw: dict[str, Any], error: ValidationError) -> Result:
         """A spec that got past the API server's schema (an older CRD, a client that switched validation
         off)."""
-        status, event = invalid_spec_status(raw, error, now_s=time.time())
+        status, event = invalid_spec_status(raw, error, now_s=self._now_s())
         written = await self._status_writer.write_raw(key, raw, status)
         if written and event is not None:
             self._events.post(raw, event)

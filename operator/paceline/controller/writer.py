@@ -7,7 +7,6 @@ once, so that the next plan does not wait for the watch to tell of our own work.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from enum import Enum, auto
 
@@ -193,7 +192,12 @@ class Writer:
         for one in conflict.foreign:
             self._instruments.conflicts.labels(kind=child[0], manager=one.manager).inc()
         if not self._conflicts.record(
-            key, child, foreign=conflict.foreign, attempt=attempt, now_s=time.time(), status=status
+            key,
+            child,
+            foreign=conflict.foreign,
+            attempt=attempt,
+            now_s=self._client.clock.now_s(),
+            status=status,
         ):
             return Outcome.HELD
         log.warning(

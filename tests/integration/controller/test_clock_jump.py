@@ -1,4 +1,4 @@
-"""The operator's clock jumps in the middle of a change: a deadline may come early or late, and nothing that serves goes."""
+"""The clock of the operator's machine jumps in the middle of a change, which ends as if it had not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START_S = 6.0
 """Of a pod: the clock jumps while it starts."""
 
 HOUR_S = 3600
-"""Longer than any deadline of a change."""
+"""Longer than the deadline of a change."""
 
 WITHIN_S = 120
 
@@ -30,7 +30,7 @@ time.time = lambda: real() + float(told.read_text())
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S])
-def test_a_change_during_which_the_clock_jumps_ends_and_takes_nothing_away(
+def test_a_change_during_which_the_clock_jumps_ends_as_without(
     cluster: Cluster, operators: Operators, tmp_path: Path, jump_s: int
 ) -> None:
     ahead, least = tmp_path / "ahead", 2
@@ -40,34 +40,19 @@ def test_a_change_during_which_the_clock_jumps_ends_and_takes_nothing_away(
         nonlocal least
         least = min(least, serving(cluster))
 
-    def change(size: int) -> None:
-        cluster.patch("InferenceService", "chat", {"spec": {"scaling": {"tensorParallelSize": size}}})
-
     cluster.create("InferenceService", service("chat", replicas=2, tensor_parallel_size=1))
     operator = operators.start(prelude=AHEAD_BY.format(path=str(ahead))).await_leading()
     with kubelet(cluster, start_s=START_S):
         eventually(lambda: ended(cluster, 1), within_s=WITHIN_S)
         with repeated(look, every_s=0.3):
-            change(3)
+            cluster.patch("InferenceService", "chat", {"spec": {"scaling": {"tensorParallelSize": 3}}})
             eventually(
                 lambda: cluster.condition("chat", "Transitioning").get("status") == "True", within_s=WITHIN_S
             )
             ahead.write_text(str(jump_s))
-            if jump_s > 0:
-                # The deadline has passed by this clock: the change is taken back, and says why.
-                refused = eventually(lambda: _refused(cluster), within_s=WITHIN_S)
-                assert refused is not None
-                assert refused["reason"] == "ReadyDeadlineExceeded"
-                eventually(lambda: len(cluster.engines("chat")) == 1, within_s=WITHIN_S)
-                change(1)
-                eventually(lambda: ended(cluster, 1), within_s=WITHIN_S)
-                change(3)
             eventually(lambda: ended(cluster, 3), within_s=WITHIN_S)
-        assert operator.is_leading(), "its Lease goes by another clock"
+        assert operator.is_leading()
     assert least == 2
-
-
-def _refused(cluster: Cluster) -> dict[str, str] | None:
-    status = (cluster.get("InferenceService", "chat") or {}).get("status") or {}
-    found: dict[str, str] | None = status.get("refused")
-    return found
+    status = (cluster.get("InferenceService", "chat") or {})["status"]
+    assert status["transition"]["id"] == 1
+    assert "refused" not in status

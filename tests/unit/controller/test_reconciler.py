@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -118,6 +119,7 @@ def _reconciler(hands: Hands, cache: ClusterCache) -> Reconciler:
         advice=AdviceBook(),
         instruments=Instruments(),
         settings=lambda: SETTINGS,
+        now_s=time.time,
     )
 
 
