@@ -97,6 +97,7 @@ class _Measurement:
             traffic=traffic,
             attainment=attainment,
             engines=figures,
+            pod_inter_token_latency={pod.name: self._pod_inter_token_latency(pod) for pod in engines},
             client_time_to_first_token=client_time_to_first_token,
             notes=tuple(dict.fromkeys(one.message for one in self.problems)),
         )
@@ -241,16 +242,28 @@ class _Measurement:
         Nowhere, if a pod with one of these labels may have served in another size within the window: its part of the
         sum cannot be told apart."""
         labels = frozenset(pod.tensor_parallel_size for pod in pods)
-        since_s = self.now_s - self.rules.window_s - self.rules.scrape_grace_s
         sharing = [
             pod for pod in self.facts.pods if pod.component == "engine" and pod.tensor_parallel_size in labels
         ]
-        told_apart = all(
-            _size(pod) == size and (pod.changed_at_s is None or pod.changed_at_s <= since_s)
-            for pod in sharing
-            if not pod.finished
-        )
+        told_apart = all(_size(pod) == size and self._is_one_size(pod) for pod in sharing if not pod.finished)
         return labels if told_apart else frozenset()
+
+    def _is_one_size(self, pod: PodView) -> bool:
+        """Whether the window holds figures of no other size of this pod."""
+        since_s = self.now_s - self.rules.window_s - self.rules.scrape_grace_s
+        return pod.changed_at_s is None or pod.changed_at_s <= since_s
+
+    def _pod_inter_token_latency(self, pod: PodView) -> Figure:
+        """A pod is worth what is known of itself; that another one is missing takes nothing from it."""
+        sight, told = self._look([pod], "engine"), self.readings.pods.get(pod.name, {})
+        sum_per_s, count_per_s = told.get("itl_sum"), told.get("itl_count")
+        known = _size(pod) is not None and self._is_one_size(pod) and _finite(sum_per_s, count_per_s)
+        if not known or sum_per_s is None or count_per_s is None:
+            return sight.figure(None)
+        if count_per_s <= 0:
+            return sight.no_samples()
+        samples = count_per_s * self.rules.window_s
+        return sight.figure(sum_per_s / count_per_s, samples=samples, least=self.rules.min_samples)
 
     def _kv_cache_tokens(self, sight: Sight) -> int | None:
         found = [

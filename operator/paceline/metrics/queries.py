@@ -36,7 +36,7 @@ _MAX_NAMED: Final = 40
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuerySet:
     pods: str
-    """Gauges and ages, one row a pod and figure."""
+    """Gauges, ages and the pace of tokens, one row a pod and figure."""
 
     rates: str
     """Rates over the window, one row a group and figure."""
@@ -85,6 +85,8 @@ class _Queries:
                 _pod("kv_cache_tokens", f"max by ({_POD}, {tokens}) ({self._now(series.CACHE_CONFIG)})"),
                 _pod("held", f"max by ({_POD}) ({self._now(series.GATE_HELD)})"),
                 _pod("in_flight", f"max by ({_POD}) ({self._now(series.GATE_IN_FLIGHT)})"),
+                _pod("itl_sum", self._pod_rate(f"{name}_sum" for name in series.ITL)),
+                _pod("itl_count", self._pod_rate(f"{name}_count" for name in series.ITL)),
             ]
         )
 
@@ -143,6 +145,9 @@ class _Queries:
             f"max by ({by}) (rate({promql.selector(name, *self.where, *matchers)}[{self.window}]))"
             for name in names
         )
+
+    def _pod_rate(self, names: Iterable[str]) -> str:
+        return f"sum by ({_POD}) ({self._rates_of(names, by=_ENGINE)})"
 
     def _rate(self, figure: Rate, names: Iterable[str], *matchers: str, by: str = _ENGINE) -> str:
         return _group(figure, f"sum by ({_GROUP}) ({self._rates_of(names, *matchers, by=by)})")

@@ -10,8 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 PodFigure = Literal[
-    "age_s", "down", "running", "waiting", "kv_cache_usage", "kv_cache_tokens", "held", "in_flight"
+    "age_s",
+    "down",
+    "running",
+    "waiting",
+    "kv_cache_usage",
+    "kv_cache_tokens",
+    "held",
+    "in_flight",
+    "itl_sum",
+    "itl_count",
 ]
+"""The last two are rates over the window, of the pod alone; Prometheus gives them, the pods' own pages do not."""
 
 Rate = Literal[
     "arrivals",

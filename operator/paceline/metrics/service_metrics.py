@@ -70,6 +70,9 @@ class ServiceMetrics:
     engines: Mapping[int, EngineFigures] = field(default_factory=dict)
     """By tensor-parallel size."""
 
+    pod_inter_token_latency: Mapping[str, Figure] = field(default_factory=dict)
+    """Mean over the window of each engine pod, by its name; the samples are tokens."""
+
     client_time_to_first_token: Quantiles = UNMEASURED
     """As clients see it, at the gate: time in the hold included."""
 

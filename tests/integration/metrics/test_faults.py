@@ -254,6 +254,7 @@ async def test_names_of_an_older_vllm(one: World) -> None:
         tokens, gaps = small.decode_tokens_per_s.value, small.inter_token_latency.mean_s.samples
         assert tokens
         assert gaps == pytest.approx(tokens * 7 / 8 * one.rules.window_s, rel=0.25)
+        assert {pace.trust for pace in metrics.pod_inter_token_latency.values()} == {"Fresh"}
 
     async with one.load(rate_per_s=16):
         await asyncio.sleep(one.rules.window_s)

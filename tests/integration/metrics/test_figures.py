@@ -42,6 +42,14 @@ async def test_the_figures_are_those_of_the_load(one: World) -> None:
             assert figures.running.trust == "Fresh"
             assert figures.inter_token_latency.mean_s.trust == "Fresh"
             assert figures.inter_token_latency.mean_s.value == pytest.approx(0.011, rel=2.0)
+        paces = metrics.pod_inter_token_latency
+        assert set(paces) == set(one.engines)
+        assert {pace.trust for pace in paces.values()} == {"Fresh"}
+        assert sum(pace.samples or 0.0 for pace in paces.values()) == pytest.approx(
+            16 * 7 * window_s, rel=0.2
+        )
+        alone, of_its_size = paces["engine-c"].value, large.inter_token_latency.mean_s.value
+        assert alone == pytest.approx(of_its_size, rel=0.1), "the only pod of its size is the size"
         seen, engine = metrics.client_time_to_first_token.p50_s, small.time_to_first_token.p50_s
         assert seen.trust == engine.trust == "Fresh"
         assert seen.value is not None

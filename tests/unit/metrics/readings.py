@@ -44,7 +44,8 @@ def gate(name: str, **changes: object) -> APod:
 def all_well(
     *, engines: tuple[APod, ...], gates: tuple[APod, ...], requests_per_s: float = 10.0, age_s: float = 2.0
 ) -> Readings:
-    """Every request good, 100 prompt tokens and 20 output tokens each, TTFT between 0.1 and 0.2 s."""
+    """Every request good, 100 prompt tokens and 20 output tokens each, TTFT between 0.1 and 0.2 s, and each engine
+    20 tokens a second, 30 ms apart."""
     readings = Readings()
     for pod in gates:
         readings.pods[pod.name] = {"age_s": age_s, "held": 0.0, "in_flight": 10.0}
@@ -55,6 +56,8 @@ def all_well(
             "waiting": 1.0,
             "kv_cache_usage": 0.25,
             "kv_cache_tokens": 160_000.0,
+            "itl_sum": 0.6,
+            "itl_count": 20.0,
         }
     rates = readings.rates
     rates["arrivals", None] = requests_per_s
