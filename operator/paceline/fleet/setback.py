@@ -70,9 +70,13 @@ def _of_growth(observed: Observed, *, situation: Situation, decision: Decision) 
         return None
     now_s, bounds = situation.now_s, observed.service.spec.scaling.replica_bounds
     lost, reason, why = 0, UNSCHEDULABLE, ""
+    freed = len(current.draining)
     for pod in current.starting:
         if pod.unschedulable_since_s is not None:
-            if now_s - pod.unschedulable_since_s >= situation.pending_deadline_s:
+            if freed:
+                # It finds the place of one that still drains, however long that takes.
+                freed -= 1
+            elif now_s - pod.unschedulable_since_s >= situation.pending_deadline_s:
                 lost, why = lost + 1, pod.unschedulable_message or ""
         elif now_s - pod.created_at_s >= situation.ready_deadline_s and pod.ready_since_s is None:
             lost, reason, why = lost + 1, DEADLINE_EXCEEDED, pod.why_not_ready or ""

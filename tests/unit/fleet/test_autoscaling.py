@@ -243,6 +243,21 @@ def test_pods_that_find_no_place_are_withdrawn_and_their_shape_is_not_asked_for_
     assert cluster.status.refused_shapes == ()
 
 
+def test_a_pod_that_waits_for_the_place_of_one_that_drains_is_not_withdrawn() -> None:
+    cluster = auto()
+    leaving = cluster.live()[0]
+    cluster.delete_pod(leaving)
+    cluster.run_controllers()
+    (waiting,) = (pod for pod in cluster.live() if not cluster._is_ready(pod))
+    cluster.make_unschedulable(waiting)
+    cluster.now_s += 500
+    cluster.reconcile()
+    assert desired(cluster) == shape(2)
+    cluster.end_drains()
+    cluster.reconcile()
+    assert desired(cluster) == shape(1), "nothing drains any more, and there is no place all the same"
+
+
 def test_in_manual_a_pod_that_finds_no_place_is_left_to_the_person() -> None:
     cluster = auto("Manual")
     cluster.edit({"scaling": {"replicas": 3}})
