@@ -16,6 +16,7 @@ from paceline.api.base import ApiModel, Rule, list_set, rules
 
 Switch = Literal["Enabled", "Disabled"]
 ScalingMode = Literal["Manual", "Auto", "Advisory"]
+Stragglers = Literal["Replace", "Keep"]
 TensorParallelSize = Annotated[int, Field(ge=1, le=64)]
 
 
@@ -202,6 +203,15 @@ class Scaling(ApiModel):
         default=None,
         description="When Auto gives back the last replica, where replicaBounds.min is 0. Absent: after 1800 "
         "idle seconds.",
+    )
+    stragglers: Stragglers = Field(
+        default="Replace",
+        description="What becomes of an engine pod that is Ready and has taken more than three times as long for a token "
+        "as its peers (their median) for a minute. Replace: it is deleted and drains, and another takes its place; one "
+        "at a time, none while other pods start or leave, and at most one in ten minutes; in every mode but Advisory, "
+        "and not with router.policy CacheAware, which may send one pod the longer prompts: there, and with Keep, an "
+        "event names it and nothing else happens. It takes two replicas or more, and a Prometheus that the operator "
+        "reads.",
     )
     override: Override | None = Field(
         default=None, description="A shape that holds until a time, whatever the mode. Absent: none."

@@ -167,6 +167,17 @@ class RefusedShape(StatusModel):
     until: _Time = Field(description="When it may be tried again.")
 
 
+class StragglerStatus(StatusModel):
+    """An engine pod that was much slower than its peers."""
+
+    pod: _Name = Field(description="Its name.")
+    at: _Time = Field(description="When it was found.")
+    action: Literal["Replaced", "Kept"] = Field(
+        description="Replaced: it was deleted, and another took its place. Kept: it was only named."
+    )
+    message: _Text = Field(default="", description="How slow it was, and why it was kept, if it was.")
+
+
 class VariantStatus(StatusModel):
     """The pods that share one template."""
 
@@ -245,6 +256,10 @@ class InferenceServiceStatus(StatusModel):
         default=(),
         description="Shapes that failed and that Auto does not try again for a while.",
         json_schema_extra=list_atomic(),
+    )
+    last_straggler: StragglerStatus | None = Field(
+        default=None,
+        description="The last engine pod that was found much slower than its peers, and what was done.",
     )
 
     def condition(self, type_: ConditionType) -> Condition | None:

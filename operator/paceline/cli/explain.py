@@ -71,6 +71,8 @@ def explanation(service: Mapping[str, Any], records: list[dict[str, Any]]) -> It
             yield f"  {kind:<17} {one['status']:<8} {one.get('message', '')}"
     for refused in status.get("refusedShapes") or ():
         yield f"  not before {refused['until']}: {_shape(refused)} ({refused['reason']})"
+    if (slow := status.get("lastStraggler")) is not None:
+        yield f"  {slow['at']}: {slow['message']}"
     if not records:
         yield ""
         yield "Nothing has been decided yet."

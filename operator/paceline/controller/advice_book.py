@@ -32,6 +32,7 @@ class AdviceBook:
 def _said(advice: Advice) -> tuple[object, ...]:
     """A message has figures in it, such as the rate, that are others at every look."""
     choice = advice.choice
+    straggler = advice.straggler.uid if advice.straggler is not None else None
     if choice is None:
-        return (None, advice.metrics)
-    return (replace(choice, message="", predicted_attainment=None), advice.metrics)
+        return (None, advice.metrics, straggler)
+    return (replace(choice, message="", predicted_attainment=None), advice.metrics, straggler)

@@ -43,6 +43,7 @@ from paceline.fleet.advice import Advice, Choice
 from paceline.fleet.in_place import told_variants
 from paceline.fleet.inventory import Amounts
 from paceline.fleet.shape import standing_shape
+from paceline.fleet.straggler import Straggler
 from paceline.metrics import Gates, MetricsSource, ServiceFacts, ServiceMetrics, nothing_measured
 from paceline.planner import (
     Decision,
@@ -89,7 +90,8 @@ class _Look:
     decision: Decision | None = None
     hindrance: str | None = None
     kept_awake: str | None = None
-    """These two as in `Advice`."""
+    straggler: Straggler | None = None
+    """These three as in `Advice`."""
 
     is_broken: bool = False
 
@@ -240,6 +242,7 @@ class DecisionLoop:
                 choice=look.choice,
                 hindrance=None,
                 kept_awake=None,
+                straggler=None,
             ),
         )
         self._wanted(key, True)
@@ -248,6 +251,11 @@ class DecisionLoop:
         """What the service would do by its own limits."""
         observed, memory, attainment = look.observed, look.memory, look.metrics.attainment
         memory.metrics = look.metrics
+        look.straggler = memory.suspect(
+            planning.slowest_pod(observed, look.metrics),
+            now_s=observed.now_s,
+            window_s=look.metrics.traffic.window_s,
+        )
         self._memories.start_times.hear(look.key, observed.pods)
         memory.budget.look(
             observed.now_s,
@@ -346,6 +354,7 @@ class DecisionLoop:
             choice=choice,
             hindrance=look.hindrance,
             kept_awake=look.kept_awake,
+            straggler=look.straggler,
         )
         self._count(look, advice=advice, size=size)
         is_news = self._advice.put(look.key, advice)
@@ -406,6 +415,8 @@ class DecisionLoop:
         figures.mode, figures.decision = look.observed.service.spec.scaling.mode, None
         if look.decision is not None:
             figures.count(look.decision)
+        if look.straggler is not None:
+            figures.find(look.straggler)
         figures.attainment = advice.measured.attainment
         figures.budget_remaining = advice.measured.budget_remaining
         figures.burn_rates = {str(one.window_seconds): float(one.value) for one in advice.measured.burn_rates}

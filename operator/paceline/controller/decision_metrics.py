@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from paceline.controller.work_queue import ServiceKey
+from paceline.fleet.straggler import Straggler
 from paceline.planner import Decision, Reason
 
 REASONS: tuple[str, ...] = get_args(Reason)
@@ -41,9 +42,18 @@ class ServiceFigures:
     peak_gpus: int = 0
     """Most that the service has held since this was first counted: what a static choice would need."""
 
+    stragglers: int = 0
+    straggler: str | None = None
+    """UID of the last one."""
+
     def count(self, decision: Decision) -> None:
         self.decision = decision
         self.decisions[decision.reason] = self.decisions.get(decision.reason, 0) + 1
+
+    def find(self, straggler: Straggler) -> None:
+        """A pod counts once, however many looks find it."""
+        self.stragglers += straggler.uid != self.straggler
+        self.straggler = straggler.uid
 
     def spend(self, gpus: int, seconds: float) -> None:
         self.peak_gpus = max(self.peak_gpus, gpus)
@@ -106,8 +116,14 @@ class DecisionMetrics(Collector):
             "GPU time held, and saved against a service that always held its largest shape so far.",
             labels=(*_SERVICE, "kind"),
         )
+        stragglers = CounterMetricFamily(
+            "paceline_decision_stragglers",
+            "Engine pods that were found much slower than their peers.",
+            labels=_SERVICE,
+        )
         for key, one in self._services.items():
             names = (key.namespace, key.name)
+            stragglers.add_metric(names, one.stragglers)
             for reason, count in one.decisions.items():
                 looks.add_metric((*names, one.mode, reason), count)
             gpus.add_metric((*names, "held"), one.gpu_seconds)
@@ -134,4 +150,4 @@ class DecisionMetrics(Collector):
             ):
                 for quantile, value in zip(_QUANTILES, values, strict=True):
                     latency.add_metric((*names, figure, quantile, "predicted"), value)
-        yield from (looks, replicas, size, latency, attainment, confidence, budget, burn, gpus)
+        yield from (looks, replicas, size, latency, attainment, confidence, budget, burn, gpus, stragglers)

@@ -19,6 +19,7 @@ from paceline.fleet.inventory import Amounts, Rooms, rooms
 from paceline.fleet.quota import gpus_left
 from paceline.fleet.roles import is_active
 from paceline.fleet.shape import active_override, refused_now
+from paceline.fleet.straggler import Pace, Straggler, slowest
 from paceline.metrics import ClusterFacts, ServiceMetrics, observe
 from paceline.planner import Decision, Goal, Grant, InPlace, NodeGpus, Observation, Quantiles, StartTime
 from paceline.planner import Shape as PlannerShape
@@ -230,6 +231,18 @@ def metrics_word(metrics: ServiceMetrics) -> MetricsWord:
         reason=available.reason,
         message=available.message,
     )
+
+
+def slowest_pod(observed: Observed, metrics: ServiceMetrics) -> Straggler | None:
+    """By this look. Without all of the metrics nobody is judged."""
+    if metrics.availability.available is not True:
+        return None
+    paces = {
+        name: Pace(mean_s=figure.fresh, tokens=figure.samples)
+        for name, figure in metrics.pod_inter_token_latency.items()
+        if figure.fresh is not None and figure.samples is not None
+    }
+    return slowest(observed, paces)
 
 
 def measured(

@@ -68,4 +68,5 @@ CHILDREN: tuple[Resource, ...] = (
 """`fleet.CHILD_KINDS` with addresses; a test holds the two together."""
 
 CHILD_OF_KIND = {resource.kind: resource for resource in CHILDREN}
+DELETABLE_OF_KIND = {**CHILD_OF_KIND, POD.kind: POD}
 WATCHED = (INFERENCE_SERVICE, *CHILDREN, POD, NODE)

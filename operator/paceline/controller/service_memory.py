@@ -12,6 +12,7 @@ from paceline.controller.start_times import StartTimes
 from paceline.controller.work_queue import ServiceKey
 from paceline.fleet import Observed
 from paceline.fleet.advice import Choice
+from paceline.fleet.straggler import Straggler, Suspicion, suspected
 from paceline.metrics import ServiceMetrics
 from paceline.planner import Doors, PlannerState, Rest
 
@@ -28,6 +29,16 @@ class Memory:
 
     doors: Doors = field(default_factory=dict)
     """What the gates said last, while the service is at zero."""
+
+    suspicion: Suspicion | None = None
+    """Not kept either: what it led to stands in the status."""
+
+    def suspect(self, found: Straggler | None, *, now_s: float, window_s: float) -> Straggler | None:
+        """The one that enough looks have found by now."""
+        self.suspicion = suspected(self.suspicion, found, now_s=now_s, window_s=window_s)
+        if self.suspicion is None or not self.suspicion.is_proven(window_s=window_s):
+            return None
+        return self.suspicion.straggler
 
 
 class MemoryBook:

@@ -18,7 +18,7 @@ from paceline.controller.cluster_cache import ClusterCache, key_of
 from paceline.controller.conflict_book import Attempt, ConflictBook
 from paceline.controller.errors import FieldConflict, NotFound, StaleWrite
 from paceline.controller.instruments import Instruments
-from paceline.controller.resources import CHILD_OF_KIND, POD, Resource
+from paceline.controller.resources import CHILD_OF_KIND, DELETABLE_OF_KIND, POD, Resource
 from paceline.controller.sameness import ANNOTATION_APPLIED, content_digest_of, digest_of, holds, is_applied
 from paceline.controller.turnstile import Turnstile
 from paceline.controller.work_queue import ServiceKey
@@ -97,13 +97,18 @@ class Writer:
         return Outcome.WROTE
 
     async def delete(self, key: ServiceKey, action: Delete, *, priority: int) -> Outcome:
-        resource = CHILD_OF_KIND[action.kind]
+        resource = DELETABLE_OF_KIND[action.kind]
         async with self._turnstile.turn(priority):
             try:
-                await self._client.delete(resource, namespace=key.namespace, name=action.name, uid=action.uid)
+                answer = await self._client.delete(
+                    resource, namespace=key.namespace, name=action.name, uid=action.uid
+                )
             except (NotFound, StaleWrite):
                 await self._is_absent(key, resource, action.name)
                 return Outcome.LOOK_AGAIN
+        if answer.get("kind") == POD.kind and key_of(POD, answer) == key:
+            # It is still there, and drains.
+            self._cache.put(POD, answer)
         self._wrote(key, resource, action.name, verb="delete")
         return Outcome.WROTE
 

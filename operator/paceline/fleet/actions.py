@@ -68,7 +68,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """Delete one child, background propagation, with `preconditions.uid`."""
+    """Delete one child, or one engine pod, with background propagation and `preconditions.uid`."""
 
     api_version: str
     kind: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paceline.api import BurnRate, ConditionStatus, Shape
+from paceline.fleet.straggler import Straggler
 
 ADVICE_VALID_S = 60.0
 """An advice is made every period (15 s). One that is older than a few of them comes from a loop that hangs."""
@@ -77,3 +78,10 @@ class Advice:
 
     kept_awake: str | None = None
     """Why a service that has been idle for long enough does not go to zero, and the way out."""
+
+    straggler: Straggler | None = None
+    """The pod that has been much slower than its peers for long enough."""
+
+    def is_valid(self, *, generation: int, now_s: float) -> bool:
+        """Neither old nor made for another spec."""
+        return self.generation == generation and now_s - self.made_at_s <= ADVICE_VALID_S

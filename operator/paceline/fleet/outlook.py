@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paceline.api import Shape
+from paceline.api import Shape, StragglerStatus
 from paceline.fleet.autoscaling import Autoscaling
 from paceline.fleet.foreign import ForeignField
 from paceline.fleet.observed import Observed, Pod
@@ -28,6 +28,8 @@ class Outlook:
     outer_drain_limit_s: int
     ignored_scale_writer: str | None
     """Who wrote /scale although the mode does not follow it."""
+
+    last_straggler: StragglerStatus | None
 
     @property
     def engine_pods(self) -> tuple[Pod, ...]:

@@ -33,6 +33,7 @@ from paceline.fleet.names import Names
 from paceline.fleet.observed import CHILD_KINDS, Observed, RawObject
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.ownership import is_deleting, is_owned
+from paceline.fleet.replacement import replacement
 from paceline.fleet.replicas import Surroundings
 from paceline.fleet.roles import RESHAPING, STARTING, assign_roles
 from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
@@ -77,6 +78,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
     claims, taken = _claims(case)
     idle = observed.service.spec.paused or _is_refused_before_anything(case)
     said_of_scaling = autoscaling(observed, asked=case.situation.asked)
+    slow = replacement(observed, situation=case.situation, decision=case.decision)
     outlook = Outlook(
         observed=observed,
         asked=case.situation.asked,
@@ -92,6 +94,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
         if observed.service.spec.scaling.mode != "Manual"
         and observed.service.spec.scaling.replicas != case.situation.asked.replicas
         else None,
+        last_straggler=slow.status,
     )
     said, news = conditions(outlook, before=observed.status)
     news_of_shape = setback(observed, situation=case.situation, decision=case.decision)
@@ -102,7 +105,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
     return Plan(
         apply=tuple(found.apply for found in claims),
         reshape=case.decision.reshape,
-        delete=(*_removals(case), *_unwanted(case)),
+        delete=(*_removals(case), *_unwanted(case), *slow.delete),
         status=status,
         events=(
             *said_of_scaling.events,
@@ -110,6 +113,7 @@ def plan(observed: Observed, *, settings: Settings) -> Plan:
             *_scaled(case, claims),
             *_given_up(news_of_shape),
             *_reclaimed(claims),
+            *slow.events,
             *news,
         ),
         requeue_after_s=requeue_after_s,

@@ -13,7 +13,7 @@ resets it, and nothing differs from what a GitOps tool applies; the spec only gi
 from __future__ import annotations
 
 from paceline.api import Refused, Shape
-from paceline.fleet.advice import ADVICE_VALID_S, METRICS_UNKNOWN, Advice, Choice
+from paceline.fleet.advice import METRICS_UNKNOWN, Advice, Choice
 from paceline.fleet.observed import Observed
 from paceline.fleet.roles import is_active
 from paceline.fleet.timestamps import unix_s
@@ -108,10 +108,10 @@ def is_advised_in_place(observed: Observed, asked: Shape) -> bool:
 
 
 def _valid(observed: Observed) -> tuple[Advice | None, Choice | None]:
-    """An advice that may be followed: neither old nor made for another spec."""
+    """An advice that may be followed."""
     spec, advice = observed.service.spec, observed.advice
     if advice is None or spec.scaling.mode != "Auto" or spec.paused:
         return None, None
-    if advice.generation != observed.meta.generation or observed.now_s - advice.made_at_s > ADVICE_VALID_S:
+    if not advice.is_valid(generation=observed.meta.generation, now_s=observed.now_s):
         return None, None
     return advice, advice.choice

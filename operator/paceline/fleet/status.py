@@ -52,6 +52,7 @@ def service_status(
         slo=outlook.autoscaling.slo,
         decisions=outlook.autoscaling.decisions,
         refused_shapes=refused_shapes(observed, news=news),
+        last_straggler=outlook.last_straggler,
     )
 
 

@@ -39,6 +39,8 @@ def wanted() -> Iterator[Right]:
         yield from ((resource.group, resource.plural, verb) for verb in READ)
     # Its layout, told by an annotation.
     yield ("", "pods", "patch")
+    # Of one that is much slower than its peers.
+    yield ("", "pods", "delete")
     yield ("", "resourcequotas", "list")
     yield ("paceline.dev", "inferenceservices/status", "patch")
     # kopf's own: it hears of kinds that come and go.

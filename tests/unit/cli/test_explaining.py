@@ -62,6 +62,15 @@ def test_nothing_decided_is_said() -> None:
     assert "Nothing has been decided yet." in "\n".join(explanation(cluster.service, []))
 
 
+def test_the_last_straggler_is_explained() -> None:
+    cluster = Cluster(EMULATED)
+    cluster.settle()
+    message = "Pod chat-a takes 101.0 ms a token"
+    slow = {"pod": "chat-a", "at": "2026-11-22T07:00:00Z", "action": "Replaced", "message": message}
+    cluster.service["status"]["lastStraggler"] = slow
+    assert f"  2026-11-22T07:00:00Z: {message}" in list(explanation(cluster.service, []))
+
+
 async def test_top_shows_a_dash_for_what_is_not_known() -> None:
     service, _ = await _recorded()
     fresh = Cluster(EMULATED)

@@ -385,6 +385,7 @@ def test_the_names_and_labels_of_the_metrics_are_these() -> None:
         "paceline_decision_error_budget_remaining_ratio": "GaugeMetricFamily",
         "paceline_decision_burn_rate_ratio": "GaugeMetricFamily",
         "paceline_decision_gpu_seconds": "CounterMetricFamily",
+        "paceline_decision_stragglers": "CounterMetricFamily",
     }
 
 

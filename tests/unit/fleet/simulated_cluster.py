@@ -163,6 +163,10 @@ class Cluster:
         meta.setdefault("annotations", {}).update(action.body()["metadata"]["annotations"])
 
     def delete(self, action: Delete) -> None:
+        if action.kind == "Pod":
+            assert self.pods[action.name]["metadata"]["uid"] == action.uid
+            self.delete_pod(action.name)
+            return
         live = self.children.get((action.kind, action.name))
         assert live is not None
         assert live["metadata"]["uid"] == action.uid
