@@ -35,6 +35,8 @@ class LoadPage:
         self.good_share = 1.0
         self.held = 0
         """Requests that wait at each gate."""
+        self.slow = dict[str, float]()
+        """How many times longer the steps of a pod take, by its name."""
         self._cluster = cluster
         self._service = service
         self._lock = threading.Lock()
@@ -82,11 +84,17 @@ class LoadPage:
                 share = requests / len(self._engines)
                 self._counts[name]["requests"] += share
                 self._counts[name]["good"] += share * self.good_share
+                self._counts[name]["step_s"] += share * STEP_S * self.slow.get(name, 1.0)
 
     def gates(self) -> list[str]:
         """Those that are Ready."""
         with self._lock:
             return list(self._gates)
+
+    def engines(self) -> list[str]:
+        """The same."""
+        with self._lock:
+            return list(self._engines)
 
     def page(self, component: str, pod: str) -> str:
         self.advance()
@@ -120,14 +128,15 @@ class LoadPage:
         yield f"vllm:prompt_tokens_cached_total{{{names}}} 0"
         yield f"vllm:generation_tokens_total{{{names}}} {count * OUTPUT_TOKENS}"
         yield f"vllm:num_preemptions_total{{{names}}} 0"
-        for name, edges, value in (
-            ("time_to_first_token_seconds", LATENCY_EDGES, TTFT_S),
-            ("request_time_per_output_token_seconds", LATENCY_EDGES, STEP_S),
-            ("inter_token_latency_seconds", LATENCY_EDGES, STEP_S),
-            ("request_prompt_tokens", LENGTH_EDGES, float(PROMPT_TOKENS)),
-            ("request_generation_tokens", LENGTH_EDGES, float(OUTPUT_TOKENS)),
+        step_s = counts["step_s"] / count if count else STEP_S
+        for name, edges, value, each in (
+            ("time_to_first_token_seconds", LATENCY_EDGES, TTFT_S, 1),
+            ("request_time_per_output_token_seconds", LATENCY_EDGES, step_s, 1),
+            ("inter_token_latency_seconds", LATENCY_EDGES, step_s, OUTPUT_TOKENS),
+            ("request_prompt_tokens", LENGTH_EDGES, float(PROMPT_TOKENS), 1),
+            ("request_generation_tokens", LENGTH_EDGES, float(OUTPUT_TOKENS), 1),
         ):
-            yield from _histogram(f"vllm:{name}", names, edges, value, count)
+            yield from _histogram(f"vllm:{name}", names, edges, value, count * each)
 
 
 @contextmanager
