@@ -170,7 +170,7 @@ class RefusedShape(StatusModel):
 class StragglerStatus(StatusModel):
     """An engine pod that was much slower than its peers."""
 
-    pod: _Name = Field(description="Its name.")
+    pod: _Name = Field(description="Name of the pod.")
     at: _Time = Field(description="When it was found.")
     action: Literal["Replaced", "Kept"] = Field(
         description="Replaced: it was deleted, and another took its place. Kept: it was only named."
