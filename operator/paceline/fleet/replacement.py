@@ -82,7 +82,6 @@ def _is_quiet(observed: Observed, *, situation: Situation, decision: Decision) -
         current is not None
         and not observed.service.spec.paused
         and not is_active(decision.transition)
-        and decision.waiting is None
         and all(decision.replicas[one.name] == one.replicas for one in situation.variants)
         and disturbance(current, around=situation.around) is None
         and len(current.live) == current.replicas
