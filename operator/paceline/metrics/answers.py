@@ -29,6 +29,9 @@ class Answers:
                 if None in size:
                     continue
                 value = cast(int, size[0]) * cast(int, size[1])
+            elif figure == "itl_sum" or figure == "itl_count":
+                rates, group = self._of(labels).rates, (figure, _size(labels))
+                rates[group] = rates.get(group, 0.0) + value
             if (pod := labels.get(series.POD)) is not None:
                 self._of(labels).pods.setdefault(pod, {})[figure] = value
 

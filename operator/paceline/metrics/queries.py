@@ -39,7 +39,7 @@ class QuerySet:
     """Gauges, ages and the pace of tokens, one row a pod and figure."""
 
     rates: str
-    """Rates over the window, one row a group and figure."""
+    """Rates over the window, one row a group and figure. That of tokens is among the pods: their sum is the group's."""
 
     latencies: str
     """Cumulative buckets of latencies, one row a group, figure and edge."""
@@ -111,7 +111,6 @@ class _Queries:
                 self._rate("preemptions", [series.PREEMPTIONS]),
                 *self._sum_and_count("gate_ttft", [series.GATE_TTFT], by=_POD),
                 *self._sum_and_count("ttft", series.TTFT),
-                *self._sum_and_count("itl", series.ITL),
                 *self._sum_and_count("tpot", series.TPOT),
                 *self._sum_and_count("prompt_length", series.PROMPT_LENGTH),
                 *self._sum_and_count("output_length", series.OUTPUT_LENGTH),

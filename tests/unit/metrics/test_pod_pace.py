@@ -85,13 +85,14 @@ def test_with_clocks_apart_nothing_is_known() -> None:
     assert {one.fresh for one in paces(SLOW, FAST, skew_s=40.0).values()} == {None}
 
 
-def test_the_rows_of_prometheus_are_told_apart_by_pod() -> None:
+def test_the_rows_of_prometheus_are_told_apart_by_pod_and_added_by_size() -> None:
     answers = Answers()
     names = {"namespace": "team-a", "paceline_dev_service": "chat", "paceline_dev_tensor_parallel_size": "1"}
     answers.add_pods(
         Row(labels={**names, "pod": pod, "figure": figure}, value=value)
-        for pod, figure, value in (("a", "itl_sum", 1.5), ("a", "itl_count", 10.0), ("b", "itl_sum", 0.2))
+        for pod, figure, value in (("a", "itl_sum", 1.5), ("a", "itl_count", 10.0), ("b", "itl_sum", 0.25))
     )
     found = answers.of("team-a", "chat")
     assert found is not None
-    assert found.pods == {"a": {"itl_sum": 1.5, "itl_count": 10.0}, "b": {"itl_sum": 0.2}}
+    assert found.pods == {"a": {"itl_sum": 1.5, "itl_count": 10.0}, "b": {"itl_sum": 0.25}}
+    assert found.rates == {("itl_sum", 1): 1.75, ("itl_count", 1): 10.0}
