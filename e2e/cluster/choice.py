@@ -41,6 +41,11 @@ class Cluster(Protocol):
         `preStop`, and gives them their whole grace."""
         ...
 
+    def favour_pod(self, uid: str) -> None:
+        """Let the pod go before everything else on its machine, and its neighbours before what is no pod: what stands
+        for a GPU must not wait for a core. Raises ClusterError where it does not run yet."""
+        ...
+
     def ensure_images(self, names: Sequence[str]) -> None:
         """Build the images that are not current and give them to every living node."""
         ...

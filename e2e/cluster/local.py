@@ -121,6 +121,11 @@ class LocalCluster:
         if not any(cgroups.kill_pod(node.cgroup, uid) for node in (topology.living if topology else ())):
             raise ClusterError(f"no living node runs a pod {uid}")
 
+    def favour_pod(self, uid: str) -> None:
+        topology = self.topology()
+        if not any(cgroups.favour_pod(node.cgroup, uid) for node in (topology.living if topology else ())):
+            raise ClusterError(f"no living node runs a pod {uid}")
+
     def ensure_images(self, names: Sequence[str]) -> None:
         """Build what is not current and give it to every living node."""
         builder = Builder(self.layout)

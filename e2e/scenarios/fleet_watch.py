@@ -2,15 +2,18 @@
 emulated engines are.
 
 Called by the replay. Every look costs the machine something that the engines need too: few are taken, and an engine's
-metrics are read more rarely still, for they count from its start on.
+metrics are read more rarely still, for they count from its start on. Each engine goes before everything else on the
+machine: the GPU that it stands for would not wait for a core.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+from e2e.cluster.errors import ClusterError
 from e2e.kubectl import KubectlError
 from e2e.load.step_lag import StepLag
 from e2e.replay.played import Look
@@ -25,6 +28,7 @@ class FleetWatch:
     def __init__(self, tenant: Tenant) -> None:
         self._tenant = tenant
         self._pages_at_s = 0.0
+        self._favoured: set[str] = set()
         self.looks: list[Look] = []
         self.missed = 0
         """Looks that the API server did not answer: what was seen last holds on."""
@@ -41,6 +45,7 @@ class FleetWatch:
             self.missed += 1
             return
         self.looks.append(look_of(at_s, status=status, pods=pods))
+        self.favour(pods)
         for pod in filter(is_ready, pods):
             self.starts_s.setdefault(pod["metadata"]["uid"], _start_s(pod))
         for decision in status.get("decisions", []):
@@ -51,6 +56,13 @@ class FleetWatch:
         if due:
             self._pages_at_s = at_s
         self.hear([pod for pod in pods if due or is_leaving(pod)])
+
+    def favour(self, pods: list[Manifest]) -> None:
+        for uid in {str(pod["metadata"]["uid"]) for pod in pods} - self._favoured:
+            # One that was only just made has no processes yet: at the next look.
+            with suppress(ClusterError):
+                self._tenant.cluster.favour_pod(uid)
+                self._favoured.add(uid)
 
     def hear(self, pods: list[Manifest]) -> None:
         for pod in pods:

@@ -54,3 +54,18 @@ def test_a_pod_that_is_not_there_is_told(root: Path) -> None:
     put(root, "pids", "a-uid")
     assert not cgroups.kill_pod(NODE, "a-uid")
     assert not cgroups.kill_pod(NODE, "no-uid")
+
+
+def test_a_pod_goes_before_everything_else_and_so_does_all_that_it_is_in(root: Path) -> None:
+    put(root, "pids", "a-uid")
+    put(root, "pids", "another-uid")
+    for folder in (root / "pids").rglob("*"):
+        if folder.is_dir():
+            (folder / "cpu.shares").write_text("1024")
+    assert cgroups.favour_pod(NODE, "a-uid")
+    assert not cgroups.favour_pod(NODE, "no-uid")
+    pods = root / "pids" / NODE.lstrip("/") / "kubepods" / "burstable"
+    assert (pods / "poda-uid" / "cpu.shares").read_text() == "262144"
+    assert (pods / "podanother-uid" / "cpu.shares").read_text() == "1024"
+    assert (pods / "cpu.shares").read_text() == "262144"
+    assert (root / "pids" / NODE.lstrip("/") / "cpu.shares").read_text() == "262144"

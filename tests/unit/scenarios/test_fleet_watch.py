@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from e2e.cluster.errors import ClusterError
 from e2e.kubectl import KubectlError
 from e2e.scenarios.fleet_watch import FleetWatch, look_of
 from e2e.scenarios.tenant import Tenant
@@ -66,8 +67,17 @@ def test_gpus_are_held_by_pods_that_start_and_drain_and_not_by_those_without_a_n
 class Silent:
     """A tenant whose API server answers now and then."""
 
-    def __init__(self, *answers: list[dict[str, Any]] | None) -> None:
+    def __init__(self, *answers: list[dict[str, Any]] | None, without_processes: int = 0) -> None:
         self._answers = list(answers)
+        self._without_processes = without_processes
+        self.cluster = self
+        self.favoured: list[str] = []
+
+    def favour_pod(self, uid: str) -> None:
+        if self._without_processes:
+            self._without_processes -= 1
+            raise ClusterError(f"no living node runs a pod {uid}")
+        self.favoured.append(uid)
 
     def observe(self) -> dict[str, Any]:
         if self._answers[0] is None:
@@ -92,3 +102,11 @@ def test_it_is_told_why_the_size_changed() -> None:
     watch = FleetWatch(cast(Tenant, Silent([])))
     watch.look(0.0)
     assert watch.size_reasons == {"2026-11-27T12:10:00Z": "FloorAboveTarget"}
+
+
+def test_each_engine_goes_before_everything_else_as_soon_as_it_runs() -> None:
+    tenant = Silent([pod("a", size=1)], [pod("a", size=1)], [pod("a", size=1)], without_processes=1)
+    watch = FleetWatch(cast(Tenant, tenant))
+    for at_s in (0.0, 10.0, 20.0):
+        watch.look(at_s)
+    assert tenant.favoured == ["a"]
