@@ -167,7 +167,7 @@ def test_auto_divides_the_only_pod_of_a_full_node_when_the_load_outgrows_it(
     assert rival.is_pending(tenant)
 
 
-def _shape(tenant: Tenant) -> tuple[int, int]:
-    """(replicas, tensor-parallel size) that serve now."""
-    current = tenant.observe()["status"]["shape"]["current"]
-    return current["replicas"], current["tensorParallelSize"]
+def _shape(tenant: Tenant) -> tuple[int, int] | None:
+    """(replicas, tensor-parallel size) that serve now; None while none does."""
+    current = tenant.observe()["status"]["shape"].get("current")
+    return None if current is None else (current["replicas"], current["tensorParallelSize"])
