@@ -63,12 +63,12 @@ def test_ten_minutes_without_prometheus_hold_the_shape_and_a_load_that_rises_is_
     emulated: Callable[..., Manifest],
     record_scenario: Callable[..., None],
 ) -> None:
-    tenant.apply(auto(emulated, scaling={"replicas": 2, "replicaBounds": {"min": 1, "max": 6}}))
+    tenant.apply(auto(emulated, scaling={"replicaBounds": {"min": 1, "max": 8}}))
     ready(tenant)
     calm = Background(
         tenant.base_url(),
         model=tenant.name,
-        load=Load(rate_per_s=6, max_tokens=(80, 80), ignore_eos=True),
+        load=Load(rate_per_s=1.5, max_tokens=(80, 80), ignore_eos=True),
     )
     busy = Background(
         tenant.base_url(),

@@ -18,6 +18,12 @@ from paceline.planner.size_change import Change, change_of, dwelt
 from paceline.planner.state import PlannerState
 from paceline.planner.trust import Assessment
 
+_BACKLOG: Final = 0.1
+"""Share of the planned rate that is owed to those who wait: from here on they are the reason for more."""
+_TIMED: Final = 4
+"""Measurements after which κ of a size is its own and no longer its table's."""
+_CHANCE_SIGMAS: Final = 2.0
+"""So many misses beyond the budget, in deviations of a count, are no sign that it is overspent."""
 _NEAR_BEST: Final = 0.1
 """When no shape is enough: so much of the error budget is not worth a replica."""
 
@@ -168,6 +174,12 @@ class Chooser:
                 "the bounds changed",
             )
         if wanted.replicas > current.replicas:
+            if self._is_good_untimed(mine):
+                return (
+                    current,
+                    "Steady",
+                    "what was measured is good, and the table was not held against it yet",
+                )
             reason, why = self._why_more(mine)
             return wanted, reason, why
         least = least_replicas(self._goal)
@@ -193,9 +205,23 @@ class Chooser:
         why = f"{safe.replicas} would do now, but not over the last {window_s:.0f} s{band.note}"
         return current, "Steady", why
 
+    def _is_good_untimed(self, mine: Ladder) -> bool:
+        """Nothing but a table that was hardly held against this service yet says that it needs more."""
+        figure, budget = self.observation.attainment, 1 - self._goal.objective
+        good, requests = figure.fresh, figure.samples
+        if good is None or not requests:
+            return False
+        by_chance = _CHANCE_SIGMAS * math.sqrt(budget * requests)
+        timed = (one.measurements for one in self.state.calibrations if one.tensor_parallel_size == mine.size)
+        return (
+            sum(timed) < _TIMED
+            and (1 - good) * requests <= budget * requests + by_chance
+            and self.demand.backlog_per_s <= _BACKLOG * self.demand.planned_per_s
+        )
+
     def _why_more(self, mine: Ladder) -> tuple[Reason, str]:
         here = mine.miss_at(self._current.replicas)
-        if self.demand.backlog_per_s > 0.1 * self.demand.planned_per_s:
+        if self.demand.backlog_per_s > _BACKLOG * self.demand.planned_per_s:
             waiting = self.demand.backlog_per_s * self.settings.recovery_s
             return (
                 "Backlog",
