@@ -18,8 +18,6 @@ from paceline.planner.size_change import Change, change_of, dwelt
 from paceline.planner.state import PlannerState
 from paceline.planner.trust import Assessment
 
-_BACKLOG: Final = 0.1
-"""Share of the planned rate that is owed to those who wait: from here on they are the reason for more."""
 _TIMED: Final = 4
 """Measurements after which κ of a size is its own and no longer its table's."""
 _CHANCE_SIGMAS: Final = 2.0
@@ -206,22 +204,25 @@ class Chooser:
         return current, "Steady", why
 
     def _is_good_untimed(self, mine: Ladder) -> bool:
-        """Nothing but a table that was hardly held against this service yet says that it needs more."""
+        """Nothing but a table that was hardly held against this service yet says that it needs more now."""
         figure, budget = self.observation.attainment, 1 - self._goal.objective
         good, requests = figure.fresh, figure.samples
         if good is None or not requests:
             return False
         by_chance = _CHANCE_SIGMAS * math.sqrt(budget * requests)
+        waiting = self.demand.backlog_per_s * self.settings.recovery_s
         timed = (one.measurements for one in self.state.calibrations if one.tensor_parallel_size == mine.size)
+        since_s = self.state.size_needs_since_s
         return (
             sum(timed) < _TIMED
+            and (since_s is None or self.observation.now_s - since_s < self.settings.size_evidence_s)
             and (1 - good) * requests <= budget * requests + by_chance
-            and self.demand.backlog_per_s <= _BACKLOG * self.demand.planned_per_s
+            and waiting <= self._current.replicas
         )
 
     def _why_more(self, mine: Ladder) -> tuple[Reason, str]:
         here = mine.miss_at(self._current.replicas)
-        if self.demand.backlog_per_s > _BACKLOG * self.demand.planned_per_s:
+        if self.demand.backlog_per_s > 0.1 * self.demand.planned_per_s:
             waiting = self.demand.backlog_per_s * self.settings.recovery_s
             return (
                 "Backlog",
