@@ -107,6 +107,38 @@ LATEST: Final = (
         },
     ),
     Latest(
+        title="What Auto relies on breaks, engines emulated",
+        file="auto_faults",
+        columns={
+            **_COUNTS,
+            "said after, s": "told_s",
+            "a rise of the load followed after, s": "followed_s",
+            "all well after, s": "recovered_s",
+            "attained before, %": "attained_before_percent",
+            "meanwhile": "attained_meanwhile_percent",
+            "after": "attained_after_percent",
+        },
+        names={
+            "ten_minutes_without_prometheus_hold_the_shape_and_a_load_that_rises_is_followed": "Prometheus away for 10 min",
+            "an_engine_five_times_slower_than_its_peers_is_replaced": "an engine becomes five times slower",
+        },
+    ),
+    Latest(
+        title="A full node changes its tensor-parallel size in place, engines emulated",
+        file="in_place",
+        columns={**_KILLED, "changes": "transitions", "longest first token, s": "longest_first_token_s"},
+        names={
+            "[undisturbed]": "by hand",
+            "[operator-killed]": "by hand, the operator killed",
+            "auto_divides_the_only_pod_of_a_full_node_when_the_load_outgrows_it": "by Auto",
+        },
+    ),
+    Latest(
+        title="One of three nodes lost, engines emulated",
+        file="node",
+        columns={**_COUNTS, "of these later": "failed_later", "until all was well again, s": "recovered_s"},
+    ),
+    Latest(
         title="Forty minutes as predicted (simulated), Llama 3.1 70B on H200s, emulated",
         file="replay",
         columns={
