@@ -144,6 +144,7 @@ def test_the_operators_pod_is_admitted_where_the_restricted_standard_is_enforced
         ("create", "deployments.apps", "default"),
         ("delete", "rolebindings.rbac.authorization.k8s.io", "default"),
         ("watch", "pods", "default"),
+        ("delete", "pods", "default"),
         ("update", "leases.coordination.k8s.io/paceline-operator", SYSTEM),
     ],
 )
@@ -157,7 +158,7 @@ def test_the_operator_may(release: Cluster, verb: str, resource: str, namespace:
     [
         ("delete", "inferenceservices.paceline.dev", "default"),
         ("patch", "inferenceservices.paceline.dev", "default"),
-        ("delete", "pods", "default"),
+        ("create", "pods", "default"),
         ("create", "pods --subresource=exec", "default"),
         ("get", "secrets", "default"),
         ("update", "leases.coordination.k8s.io/another", SYSTEM),
