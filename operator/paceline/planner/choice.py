@@ -18,10 +18,6 @@ from paceline.planner.size_change import Change, change_of, dwelt
 from paceline.planner.state import PlannerState
 from paceline.planner.trust import Assessment
 
-_TIMED: Final = 4
-"""Measurements after which κ of a size is its own and no longer its table's."""
-_CHANCE_SIGMAS: Final = 2.0
-"""So many misses beyond the budget, in deviations of a count, are no sign that it is overspent."""
 _NEAR_BEST: Final = 0.1
 """When no shape is enough: so much of the error budget is not worth a replica."""
 
@@ -172,12 +168,6 @@ class Chooser:
                 "the bounds changed",
             )
         if wanted.replicas > current.replicas:
-            if self._is_good_untimed(mine):
-                return (
-                    current,
-                    "Steady",
-                    "what was measured is good, and the table was not held against it yet",
-                )
             reason, why = self._why_more(mine)
             return wanted, reason, why
         least = least_replicas(self._goal)
@@ -202,23 +192,6 @@ class Chooser:
         window_s = band.window_s(self._goal.scale_down_stabilization_s)
         why = f"{safe.replicas} would do now, but not over the last {window_s:.0f} s{band.note}"
         return current, "Steady", why
-
-    def _is_good_untimed(self, mine: Ladder) -> bool:
-        """Nothing but a table that was hardly held against this service yet says that it needs more now."""
-        figure, budget = self.observation.attainment, 1 - self._goal.objective
-        good, requests = figure.fresh, figure.samples
-        if good is None or not requests:
-            return False
-        by_chance = _CHANCE_SIGMAS * math.sqrt(budget * requests)
-        waiting = self.demand.backlog_per_s * self.settings.recovery_s
-        timed = (one.measurements for one in self.state.calibrations if one.tensor_parallel_size == mine.size)
-        since_s = self.state.size_needs_since_s
-        return (
-            sum(timed) < _TIMED
-            and (since_s is None or self.observation.now_s - since_s < self.settings.size_evidence_s)
-            and (1 - good) * requests <= budget * requests + by_chance
-            and waiting <= self._current.replicas
-        )
 
     def _why_more(self, mine: Ladder) -> tuple[Reason, str]:
         here = mine.miss_at(self._current.replicas)

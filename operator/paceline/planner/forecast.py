@@ -86,7 +86,9 @@ def forecast(
     surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
     rise = _sure_rise(old_rate, rate, passed_s=passed_s, window_s=window_s)
     most = _RISE_MOST * rate
-    ahead = max(ahead, min(surely + rise * (window_s / 2 + _RISE_REACH * look_ahead_s), most))
+    # Before one forecast could be compared, a window that fills up looks like a rise.
+    reach = _RISE_REACH if memory.weight > _PRIOR_ERRORS else 0.0
+    ahead = max(ahead, min(surely + rise * (window_s / 2 + reach * look_ahead_s), most))
     now = max(now, min(surely + rise * window_s / 2, most))
     sigma = math.sqrt(max(2 * under_squares[plain if seasonal else best], 1e-6))
     if not memory.pending or now_s - memory.pending[-1].at_s >= _LEAST_SPACING_S:

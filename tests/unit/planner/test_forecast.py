@@ -66,6 +66,14 @@ def test_a_jump_between_two_near_looks_is_carried_on_within_bounds() -> None:
     assert said.ahead_per_s < 2 * 16
 
 
+def test_the_first_window_fills_up_and_is_no_rise() -> None:
+    """A service whose requests begin now: the window counts a quarter of them after 15 s, half of them after 30."""
+    memory: ForecastMemory | None = None
+    for now_s, rate in ((15.0, 1.0), (30.0, 2.0), (45.0, 3.0)):
+        said, memory = forecast(memory, now_s=now_s, rate=rate, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
+        assert said.ahead_per_s <= 4.4, "four a second come"
+
+
 def test_one_jump_does_not_make_a_service_expect_many_times_its_traffic() -> None:
     """Eight times the rate for two minutes, and ten quiet ones after that."""
     said, _ = followed(lambda s: 12.0 if 600 <= s < 720 else 1.5, until_s=1320)

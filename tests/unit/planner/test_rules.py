@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from paceline.planner import (
-    MISSING,
     Decision,
     Figure,
     Grant,
@@ -291,41 +290,6 @@ def test_a_window_is_counted_once() -> None:
         state = paced(seen, state, settings=PlannerSettings())
     assert state.pace is not None
     assert state.pace.factor == 1.0
-
-
-SLOWER = {size: one.corrected(scale=1.6) for size, one in TIMING.items()}
-"""A prior that is wrong by so much asks for more replicas than the engines need."""
-
-GOOD, BAD = Figure(value=0.995, samples=600), Figure(value=0.95, samples=600)
-
-
-@pytest.mark.parametrize(
-    ("attainment", "looks", "more"),
-    [
-        pytest.param(GOOD, 20, False, id="good"),
-        pytest.param(Figure(value=0.985, samples=600), 20, False, id="as good as chance lets see"),
-        pytest.param(BAD, 2, True, id="not good"),
-        pytest.param(MISSING, 2, True, id="unknown"),
-        pytest.param(GOOD, 60, True, id="and never timed for ten minutes"),
-    ],
-)
-def test_a_table_that_was_never_held_against_the_service_asks_for_no_more_while_it_does_well(
-    attainment: Figure, looks: int, more: bool
-) -> None:
-    _, current, _ = watched(
-        Planner(timing=SLOWER), 9.0, shape(2, 2), looks=looks, attainment=attainment,
-        goal=goal(allowed_tensor_parallel_sizes=(2,)),
-    )  # fmt: skip
-    assert (current.replicas > 2) == more
-
-
-def test_requests_that_wait_are_a_sign_that_no_good_answer_outweighs() -> None:
-    group = Group(tensor_parallel_size=2, ready=2, waiting=Figure(value=50.0, samples=4))
-    _, current, _ = watched(
-        Planner(timing=SLOWER), 9.0, shape(2, 2), looks=2, attainment=GOOD, groups=(group,),
-        goal=goal(allowed_tensor_parallel_sizes=(2,)),
-    )  # fmt: skip
-    assert current.replicas > 2
 
 
 def test_misses_that_the_model_does_not_see_lower_the_capacity_within_bounds() -> None:
