@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from e2e.kubectl import wait_for
 from e2e.load import Load, Record
-from e2e.scenarios.load import Background
+from e2e.scenarios.load import Background, attains
 from e2e.scenarios.streams import Moves, least
 from e2e.scenarios.tenant import Manifest, Tenant
 from e2e.scenarios.transitions import Family, Kind, Shape, absent
@@ -177,7 +177,7 @@ class Stage:
             requests=len(ended),
             failed=len(lost),
             first="; ".join(f"{r.scheduled_s - played.asked_s:+.1f} s: {r.failure}" for r in lost[:3])[:400],
-            attained=sum(map(attains, ended)),
+            attained=sum(attains(r, ttft_s=TTFT_TARGET_S, tpot_s=TPOT_TARGET_S) for r in ended),
             long=sum(r.max_tokens == self._load.long_tokens for r in ended),
             streams_moving=moving,
             longest_drain_s=_rounded(played.moves.longest_drain_s),
@@ -194,13 +194,6 @@ class Stage:
         found = (r.ttft_s for r in self._records() if r.started_s and from_s <= r.started_s < to_s)
         counts = Counter(TTFT_BIN_MS * round(1000 * ttft_s / TTFT_BIN_MS) for ttft_s in found if ttft_s)
         return {str(ms): counts[ms] for ms in sorted(counts)}
-
-
-def attains(record: Record) -> bool:
-    """It met all its targets; one that failed did not."""
-    if record.failure is not None or record.ttft_s is None:
-        return False
-    return record.ttft_s <= TTFT_TARGET_S and (record.tpot_s is None or record.tpot_s <= TPOT_TARGET_S)
 
 
 def on_stage(manifest: Manifest, *, name: str, family: Family) -> Manifest:

@@ -32,6 +32,13 @@ class Outcome:
         return [f"{r.scheduled_s:.1f} s: {r.failure}" for r in self.records if r.failure is not None]
 
 
+def attains(record: Record, *, ttft_s: float, tpot_s: float) -> bool:
+    """It met both targets; one that failed did not."""
+    if record.failure is not None or record.ttft_s is None:
+        return False
+    return record.ttft_s <= ttft_s and (record.tpot_s is None or record.tpot_s <= tpot_s)
+
+
 class Background:
     """One load on one endpoint, from entering :meth:`running` until it is left and every answer was read."""
 

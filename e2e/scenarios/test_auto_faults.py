@@ -15,7 +15,7 @@ import pytest
 from e2e.kubectl import Kubectl, wait_for
 from e2e.load import Load, Record
 from e2e.scenarios.faults import slow_an_engine
-from e2e.scenarios.load import Background
+from e2e.scenarios.load import Background, attains
 from e2e.scenarios.tenant import Tenant
 from e2e.scenarios.test_auto import auto, desired, ready
 
@@ -172,11 +172,5 @@ def _uids(tenant: Tenant) -> set[str]:
 def _attained(records: Sequence[Record], from_s: float, to_s: float) -> float:
     """Per cent of those sent between the two."""
     sent = [one for one in records if from_s <= one.scheduled_s < to_s]
-    good = (
-        one.failure is None
-        and one.ttft_s is not None
-        and one.ttft_s <= TTFT_S
-        and (one.tpot_s is None or one.tpot_s <= TPOT_S)
-        for one in sent
-    )
-    return round(100 * sum(good) / len(sent), 2)
+    good = sum(attains(one, ttft_s=TTFT_S, tpot_s=TPOT_S) for one in sent)
+    return round(100 * good / len(sent), 2)
