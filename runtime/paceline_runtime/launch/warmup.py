@@ -11,6 +11,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from paceline_core import canary
@@ -104,14 +105,8 @@ class LoopbackServer:
             "ignore_eos": True,
             "stream": True,
         }
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_TIMEOUT_S)
-        try:
-            headers = {"content-type": "application/json"}
-            connection.request("POST", "/v1/completions", json.dumps(body), headers)
-            answer = connection.getresponse()
+        with self._answer("POST", "/v1/completions", body, timeout_s=_TIMEOUT_S) as answer:
             came_s = [time.monotonic() for line in answer if line.startswith(b"data: {")]
-        finally:
-            connection.close()
         if answer.status != 200 or len(came_s) < _SPEED_TOKENS:
             return None
         return (came_s[_SPEED_TOKENS - 1] - came_s[0]) / (_SPEED_TOKENS - 1)
@@ -131,11 +126,18 @@ class LoopbackServer:
     def _exchange(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout_s: float
     ) -> tuple[int, bytes]:
+        with self._answer(method, path, body, timeout_s=timeout_s) as answer:
+            return answer.status, answer.read()
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: dict[str, Any] | None, *, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """As soon as its head has come."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
             headers = {"content-type": "application/json"} if body else {}
             connection.request(method, path, json.dumps(body) if body else None, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            yield connection.getresponse()
         finally:
             connection.close()
