@@ -30,6 +30,7 @@ from paceline_runtime.emulator.current import Current, admin_routes
 from paceline_runtime.emulator.engine import Engine, QueueLimits
 from paceline_runtime.emulator.metrics import EngineMetrics
 from paceline_runtime.emulator.pace import Pace
+from paceline_runtime.emulator.punctual import event_loop
 from paceline_runtime.emulator.ranks import Ranks
 from paceline_runtime.emulator.start import start
 from paceline_runtime.emulator.step_loop import StepLoop
@@ -78,7 +79,8 @@ def run(options: ServeOptions) -> int:
         says="no model is loaded: answers are canned, only their pace is meant to be real",
         **pod.emulated,
     )
-    asyncio.run(_serve(pod, serving, options, layout=layout))
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(_serve(pod, serving, options, layout=layout))
     return 0
 
 

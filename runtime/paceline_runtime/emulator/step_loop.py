@@ -14,9 +14,6 @@ from paceline_runtime.emulator.current import Current
 from paceline_runtime.emulator.engine import Engine
 from paceline_runtime.launch.failure import Stage
 
-_EARLY_S = 0.0005
-"""epoll waits whole milliseconds, rounded up: asked for this much less, it errs to both sides alike."""
-
 _FORGIVEN_S = 0.1
 """Later than this, the process was stopped or starved: catching up would send a burst that no GPU sends."""
 
@@ -48,13 +45,13 @@ class StepLoop:
         while engine.unfinished():
             due_s = begins_s + engine.begin_step(begins_s)
             # Even where it is over already: the streams must come to write.
-            await asyncio.sleep(max(0.0, due_s - _EARLY_S - loop.time()))
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
             if await self._current.while_fault("Hang"):
                 due_s = loop.time()
             if self._current.conditions.fault == "Die":
                 self._die("serving")
             now_s = loop.time()
-            self._on_lag(abs(now_s - due_s))
+            self._on_lag(now_s - due_s)
             self._on_step()
             engine.end_step(now_s)
             begins_s = due_s if now_s - due_s < _FORGIVEN_S else now_s
