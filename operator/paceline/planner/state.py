@@ -28,13 +28,25 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixMemory:
-    """The mix, added up over looks and forgotten slowly."""
+class LengthsMemory:
+    """Windows of one length, the last ones apart: together they show a shift that each of them is too small for."""
 
-    blend: Blend
+    older: Lengths
+    """Added up, and forgotten slowly."""
+    lately: tuple[Lengths, ...] = ()
+    """Oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixMemory:
+    """The mix, added up over looks."""
+
+    prompt: LengthsMemory
+    output: LengthsMemory
+    cached_prompt_share: float
     at_s: float
     used: Blend
-    """What predictions are made for: it follows the blend in steps that matter."""
+    """What predictions are made for: it follows the memory in steps that matter."""
     used_at_s: float
     shifted_at_s: float
     """When the mix last differed from the memory by more than its noise."""

@@ -1,18 +1,20 @@
 """Keeps the mix of lengths: a window's histogram is noisy, so windows are added up and forgotten slowly.
 
 A mix that differs from the memory by more than its noise replaces it: a shift to long prompts must be seen in
-one look, not in ten minutes.
+one look, not in ten minutes. Where a window is too small for that, or was half of one mix and half of the other, three of
+them together are held against what was before.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import reduce
 from typing import Final
 
 from paceline.planner.mix import UNBOUNDED_BUCKET, Mix, points_of
 from paceline.planner.observation import Lengths, Observation
-from paceline.planner.state import Blend, MixMemory
+from paceline.planner.state import Blend, LengthsMemory, MixMemory
 
 _MEMORY_S: Final = 600.0
 _LEAST_REQUESTS: Final = 1000.0
@@ -26,6 +28,9 @@ _USED_S: Final = 900.0
 _SPREAD: Final = 1.5
 """Standard deviation of a length over its mean, as chat and code traces have it."""
 _SHIFT_SIGMAS: Final = 4.0
+_TOGETHER: Final = 3
+"""Windows. On Azure's conversations with a quarter of long prompts for ten minutes, at a tenth of the trace's rate, one
+window alone never tells that they have gone, and three do so in nine of ten cases."""
 _LEAST_SHIFT: Final = 0.1
 _CACHED_STEP: Final = 0.02
 _CACHED_MOST: Final = 0.98
@@ -44,25 +49,34 @@ def remembered(memory: MixMemory | None, observation: Observation) -> MixMemory 
     if memory is None:
         if prompt is None or output is None:
             return None
-        blend = Blend(prompt=prompt, output=output, cached_prompt_share=cached or 0.0)
-        return MixMemory(blend=blend, at_s=now_s, used=blend, used_at_s=now_s, shifted_at_s=now_s)
-    old = memory.blend
-    shifted = _shifted(old.prompt, prompt) or _shifted(old.output, output)
+        return MixMemory(
+            prompt=LengthsMemory(older=prompt),
+            output=LengthsMemory(older=output),
+            cached_prompt_share=cached or 0.0,
+            at_s=now_s,
+            used=Blend(prompt=prompt, output=output, cached_prompt_share=cached or 0.0),
+            used_at_s=now_s,
+            shifted_at_s=now_s,
+        )
+    shifted = _differs(memory.prompt, prompt) or _differs(memory.output, output)
     if now_s - memory.at_s < _REFRESH_S and not shifted:
         return memory
     kept = math.exp(-max(now_s - memory.at_s, 0.0) / _MEMORY_S)
-    blend = Blend(
-        prompt=_added(old.prompt, prompt, kept),
-        output=_added(old.output, output, kept),
-        cached_prompt_share=old.cached_prompt_share if cached is None else cached,
-    )
-    if not shifted and now_s - memory.used_at_s < _USED_S and _alike(blend, memory.used):
-        return replace(memory, blend=blend, at_s=now_s)
+    prompts, prompts_shifted = _with(memory.prompt, prompt, kept)
+    outputs, outputs_shifted = _with(memory.output, output, kept)
+    shifted = prompts_shifted or outputs_shifted
+    share = memory.cached_prompt_share if cached is None else cached
+    blend = Blend(prompt=_all(prompts), output=_all(outputs), cached_prompt_share=share)
+    used, used_at_s = memory.used, memory.used_at_s
+    if shifted or now_s - used_at_s >= _USED_S or not _alike(blend, used):
+        used, used_at_s = blend, now_s
     return MixMemory(
-        blend=blend,
+        prompt=prompts,
+        output=outputs,
+        cached_prompt_share=share,
         at_s=now_s,
-        used=blend,
-        used_at_s=now_s,
+        used=used,
+        used_at_s=used_at_s,
         shifted_at_s=now_s if shifted else memory.shifted_at_s,
     )
 
@@ -97,9 +111,30 @@ def _sound(lengths: Lengths | None) -> Lengths | None:
     return lengths
 
 
-def _shifted(old: Lengths, new: Lengths | None) -> bool:
+def _with(memory: LengthsMemory, new: Lengths | None, kept: float) -> tuple[LengthsMemory, bool]:
+    """The memory with a window more, and whether this is another mix than before."""
     if new is None:
-        return False
+        return memory, False
+    if _differs(memory, new):
+        return LengthsMemory(older=new), True
+    *lately, last = (*memory.lately, new)
+    if len(lately) < _TOGETHER - 1:
+        return replace(memory, lately=(*lately, last)), False
+    together = reduce(_sum, lately, last)
+    if _shifted(memory.older, together):
+        return LengthsMemory(older=together), True
+    first, *others = lately
+    if sum(memory.older.counts) < _LEAST_REQUESTS:
+        kept = 1.0
+    return LengthsMemory(older=_sum(memory.older, first, kept=kept), lately=(*others, last)), False
+
+
+def _differs(memory: LengthsMemory, new: Lengths | None) -> bool:
+    """Whether this window alone says so."""
+    return new is not None and _shifted(_all(memory), new)
+
+
+def _shifted(old: Lengths, new: Lengths) -> bool:
     if new.upper_tokens != old.upper_tokens:
         return True
     seen = sum(new.counts)
@@ -107,14 +142,13 @@ def _shifted(old: Lengths, new: Lengths | None) -> bool:
     return abs(math.log(new.mean_tokens / old.mean_tokens)) > max(_SHIFT_SIGMAS * noise, _LEAST_SHIFT)
 
 
-def _added(old: Lengths, new: Lengths | None, kept: float) -> Lengths:
-    if new is None:
-        return old
-    if _shifted(old, new):
-        return new
-    if sum(old.counts) < _LEAST_REQUESTS:
-        kept = 1.0
-    counts = tuple(before * kept + now for before, now in zip(old.counts, new.counts, strict=True))
-    before, now = sum(old.counts) * kept, sum(new.counts)
-    mean = (old.mean_tokens * before + new.mean_tokens * now) / (before + now)
-    return Lengths(upper_tokens=old.upper_tokens, counts=counts, mean_tokens=mean)
+def _all(memory: LengthsMemory) -> Lengths:
+    return reduce(_sum, memory.lately, memory.older)
+
+
+def _sum(one: Lengths, other: Lengths, *, kept: float = 1.0) -> Lengths:
+    """Of two histograms with the same edges; `kept` is left of the first."""
+    counts = tuple(mine * kept + theirs for mine, theirs in zip(one.counts, other.counts, strict=True))
+    mine, theirs = sum(one.counts) * kept, sum(other.counts)
+    mean = (one.mean_tokens * mine + other.mean_tokens * theirs) / (mine + theirs)
+    return Lengths(upper_tokens=one.upper_tokens, counts=counts, mean_tokens=mean)
