@@ -81,9 +81,11 @@ def said(found: Prediction) -> str:
     """What is predicted, for people."""
     sizes = " → ".join(f"TP{size}" for size in found.tensor_parallel_sizes)
     shapes = ", ".join(f"{one.at_s:.0f} s {one.replicas}×TP{one.tensor_parallel_size}" for one in found.asked)
+    least, most = found.gpus_between
     return (
         f"{100 * found.attainment:.2f} % of {found.requests} requests attain their targets (simulated), "
-        f"{found.failed} fail; {found.gpus:.2f} GPUs in the mean; {sizes}\n{shapes}"
+        f"{found.failed} fail; {found.gpus:.2f} GPUs in the mean ({least:.2f} to {most:.2f}, by the second of the look); "
+        f"{sizes}\n{shapes}"
     )
 
 

@@ -55,6 +55,8 @@ class Prediction:
     attainment_by_prompt_decile: tuple[float | None, ...]
     gpus: float
     """Held, in the mean over time."""
+    gpus_between: tuple[float, float]
+    """The least and the most of all simulations."""
     asked: tuple[Asked, ...]
     held: tuple[Held, ...]
 
@@ -82,6 +84,7 @@ class Prediction:
             attainment_by_prompt_decile=tuple(body.pop("attainment_by_prompt_decile")),
             asked=tuple(Asked(**one) for one in body.pop("asked")),
             held=tuple(Held(**one) for one in body.pop("held")),
+            gpus_between=tuple(body.pop("gpus_between")),
             **body,
         )
 

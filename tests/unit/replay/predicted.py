@@ -22,6 +22,7 @@ def prediction(**other: object) -> Prediction:
         attainment=0.99,
         attainment_by_prompt_decile=(1.0,) * 9 + (None,),
         gpus=2.5,
+        gpus_between=(2.4, 2.6),
         asked=(Asked(at_s=0.0, tensor_parallel_size=1, replicas=1),),
         held=(Held(at_s=0.0, gpus=1),),
     )
