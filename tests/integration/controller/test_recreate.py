@@ -205,6 +205,6 @@ def test_the_only_pod_comes_back_when_the_new_one_does_not_get_ready(
         operators.start().await_leading()
         eventually(lambda: transition(cluster).get("step") == "RolledBack", within_s=WITHIN_S)
         eventually(lambda: ended(cluster, None, 1), within_s=WITHIN_S)
+        eventually(lambda: cluster.condition("chat", "Ready").get("status") == "True", within_s=30)
     status = (cluster.get("InferenceService", "chat") or {})["status"]
     assert status["refused"]["reason"] == "ReadyDeadlineExceeded"
-    assert cluster.condition("chat", "Ready")["status"] == "True"

@@ -6,6 +6,9 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule
 
 from paceline.api import Shape
 from paceline.fleet import Apply, Plan
@@ -292,6 +295,21 @@ def test_a_new_only_pod_that_does_not_get_ready_gives_its_gpus_back(one: FullNod
     assert one.status.transition.id == 1
 
 
+def test_a_way_back_of_which_one_half_was_carried_out_leads_to_the_old_pods(one: FullNode) -> None:
+    """The new count was lowered, and the write of the old one was lost: neither has pods."""
+    (old,) = one.variants()
+    one.edit(IMAGE)
+    one.waits_in_vain()
+    one.broken = frozenset(one.variants()) - {old}
+    one.turns(until=lambda: one.step == "RollingBack")
+    one.engine(old)["spec"]["replicas"] = 0
+    one.run_controllers()
+    one.end_drains()
+    one.ends("RolledBack")
+    assert one.variants() == {old: 1}
+    assert len(one.serving(old)) == 1
+
+
 def test_a_change_that_fails_half_way_goes_back_one_by_one() -> None:
     cluster = FullNode(replicas=4, size=2, gpus=8)
     (old,) = cluster.variants()
@@ -319,6 +337,33 @@ def test_what_a_rival_takes_is_not_made_good_by_another_pod(two: FullNode) -> No
     assert two.condition("CapacityAvailable")[:2] == ("False", "Unschedulable")
     two.gpus += 4
     two.turns(until=lambda: len(two.serving(old)) == 2)
+
+
+def test_a_rival_that_comes_half_way_leaves_one_variant_and_not_two() -> None:
+    """Old pods go back to what was not taken, though a new one serves that has to make room for it."""
+    cluster = FullNode(replicas=3, size=2, gpus=6)
+    (old,) = cluster.variants()
+    cluster.edit(IMAGE)
+    cluster.turns(until=lambda: sides(cluster, old) == (1, 2))
+    cluster.rival_wants = 2
+    cluster.ends("RolledBack")
+    assert sides(cluster, old) == (3, 0)
+    assert len(cluster.serving(old)) == 2
+    assert cluster.least_serving >= 1
+
+
+def test_a_start_that_is_over_is_not_late_while_the_routers_are_replaced(two: FullNode) -> None:
+    (old,) = two.variants()
+    two.edit(IMAGE)
+    two.waits_in_vain()
+    two.router_holds_still = True
+    two.turn()
+    for _ in range(100):
+        two.turn()
+        assert sides(two, old) == (1, 1)
+    two.router_holds_still = False
+    two.ends("Done")
+    assert len(two.serving()) == 2
 
 
 def test_once_only_new_pods_serve_there_is_no_way_back() -> None:
@@ -442,6 +487,29 @@ class RecreatingEngines(Engines):
     def __init__(self) -> None:
         super().__init__()
         self.cluster = Cluster(merged(EMULATED, {"transition": {"recreate": "Enabled"}}))
+
+    @initialize(size=st.sampled_from((1, 3)), moves=st.integers(0, 4), late=st.booleans())
+    def begin(self, size: int, moves: int, late: bool) -> None:
+        """Somewhere between the first old pod that leaves and the last; or, late, on the way back."""
+        self.cluster.settle()
+        self.cluster.edit(merged(IMAGE, {"scaling": {"replicas": 3, "tensorParallelSize": size}}))
+        self.carry_out(actions=None)
+        self.cluster.run_controllers()
+        self.nothing_is_free_for_long(None)
+        for _ in range(moves):
+            self.all_pods_become_ready()
+            self.the_cluster_moves(drains_end=True, router_rolls=False)
+            self.time_passes(5)
+        if late:
+            self.time_passes(1000)
+
+    @rule(actions=st.sampled_from((None, 0, 3, 4)))
+    def nothing_is_free_for_long(self, actions: int | None) -> None:
+        for pod in set(self.cluster.live()) - set(self.cluster.serving()):
+            self.cluster.make_unschedulable(pod)
+        self.cluster.now_s += 130
+        self.carry_out(actions=actions)
+        event(f"{(self.cluster.service.get('status', {}).get('transition') or {}).get('step')}")
 
     def owed(self) -> int | None:
         return None
