@@ -305,6 +305,8 @@ def test_a_way_back_of_which_one_half_was_carried_out_leads_to_the_old_pods(one:
     one.engine(old)["spec"]["replicas"] = 0
     one.run_controllers()
     one.end_drains()
+    one.turn()
+    assert sides(one, old) == (1, 0)
     one.ends("RolledBack")
     assert one.variants() == {old: 1}
     assert len(one.serving(old)) == 1
