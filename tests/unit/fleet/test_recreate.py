@@ -1,9 +1,8 @@
-"""Verify the change by recreate on a full node: who leaves when, what serves meanwhile, and the way back."""
+"""Verify the change by recreate on a full node: who leaves when, and what serves meanwhile."""
 
 from __future__ import annotations
 
 import random
-from typing import Any
 
 import pytest
 from hypothesis import event
@@ -12,104 +11,11 @@ from hypothesis.stateful import initialize, rule
 
 from paceline.api import Shape
 from paceline.fleet import Apply, Plan
-from paceline.fleet.names import ANNOTATION_ASKED
+from tests.unit.fleet.full_node import IMAGE, FullNode, sides
 from tests.unit.fleet.services import EMULATED, merged
 from tests.unit.fleet.simulated_cluster import Cluster
 from tests.unit.fleet.test_autoscaling import advise
 from tests.unit.fleet.test_transition_orders import Engines
-
-IMAGE = {"runtime": {"image": "other:1"}}
-TURN_S = 10
-
-
-class FullNode(Cluster):
-    """One node, whose GPUs go to whoever comes first, a rival before everybody."""
-
-    def __init__(self, *, replicas: int, size: int, gpus: int, **spec: Any) -> None:
-        made = merged(
-            EMULATED,
-            {
-                "model": {"uri": "hf://org/model@main"},
-                "scaling": {"replicas": replicas, "tensorParallelSize": size},
-                "transition": {"recreate": "Enabled"},
-            },
-        )
-        super().__init__(merged(made, spec))
-        del self.nodes["node-b"]
-        self.gpus = gpus
-        self.rival_wants = 0
-        self.broken = frozenset[str]()
-        """Variants of which no further pod becomes Ready."""
-        self.drains_end = True
-        self.least_serving = replicas
-        self.turns(until=lambda: len(self.serving()) == replicas)
-        self.turn()
-        self.least_serving = replicas
-
-    def turn(self, *, actions: int | None = None) -> None:
-        """The operator looks, then ten seconds pass."""
-        self.carry_out(self.plan(), actions=actions)
-        self.run_controllers()
-        self.least_serving = min(self.least_serving, len(self.serving()))
-        self._schedule()
-        for name, pod in self.pods.items():
-            labels = pod["metadata"]["labels"]
-            is_router = labels["paceline.dev/component"] == "router"
-            placed = pod["spec"].get("nodeName") and labels.get("paceline.dev/variant") not in self.broken
-            if (is_router or placed) and self._is_live(name):
-                self.make_ready(name)
-        self.run_controllers()
-        if self.drains_end:
-            self.end_drains()
-        self.now_s += TURN_S
-
-    def turns(self, *, until: Any, most: int = 400) -> None:
-        for _ in range(most):
-            if until():
-                return
-            self.turn()
-        raise AssertionError(f"not in {most} turns: {self.fingerprint()}")
-
-    def ends(self, step: str) -> None:
-        self.turns(until=lambda: self.step == step)
-        for _ in range(5):
-            self.turn()
-
-    def waits_in_vain(self) -> None:
-        """For GPUs beside the old pods, until the first of these leaves."""
-        self.turns(until=lambda: self.step == "Stopping")
-
-    @property
-    def step(self) -> str | None:
-        transition = self.status.transition
-        return transition.step if transition is not None else None
-
-    def _schedule(self) -> None:
-        free = self.gpus - sum(_size(pod) for pod in self.pods.values() if pod["spec"].get("nodeName"))
-        if 0 < self.rival_wants <= free:
-            self.gpus -= self.rival_wants
-            free -= self.rival_wants
-            self.rival_wants = 0
-        for name in self.live():
-            pod = self.pods[name]
-            if pod["spec"].get("nodeName"):
-                continue
-            if _size(pod) <= free:
-                free -= _size(pod)
-                pod["spec"]["nodeName"] = "node-a"
-                self.make_ready(name, ready=False)
-            else:
-                self.make_unschedulable(name)
-
-
-def _size(pod: dict[str, Any]) -> int:
-    return int(pod["metadata"]["labels"].get("paceline.dev/tensor-parallel-size", 0))
-
-
-def sides(cluster: Cluster, old: str) -> tuple[int, int]:
-    """Replicas of the old variant and of all others."""
-    counts = cluster.variants()
-    return counts.get(old, 0), sum(counts.values()) - counts.get(old, 0)
 
 
 @pytest.fixture
@@ -195,29 +101,6 @@ def test_the_time_that_an_old_pod_drains_is_not_the_new_ones(two: FullNode) -> N
     assert len(two.serving()) == 2
 
 
-def test_an_old_pod_that_does_not_go_ends_the_change(two: FullNode) -> None:
-    (old,) = two.variants()
-    two.drains_end = False
-    two.edit(IMAGE)
-    two.waits_in_vain()
-    two.now_s += 10_000
-    two.ends("RolledBack")
-    assert sides(two, old) == (2, 0)
-    assert two.status.refused is not None
-    assert "did not leave" in two.status.refused.message
-
-
-def test_old_pods_that_do_not_come_back_keep_nobody_from_another_edit() -> None:
-    cluster = FullNode(replicas=3, size=2, gpus=6)
-    (old,) = cluster.variants()
-    cluster.edit(IMAGE)
-    cluster.turns(until=lambda: sides(cluster, old) == (1, 2))
-    cluster.broken = frozenset(cluster.variants())
-    cluster.ends("RolledBack")
-    assert cluster.least_serving >= 2
-    assert len(cluster.serving()) == 2
-
-
 def test_some_new_pods_beside_leave_less_room_to_make() -> None:
     """Three of four GPUs are held: one new pod comes beside, and the others take turns."""
     cluster = FullNode(replicas=3, size=1, gpus=4)
@@ -277,83 +160,6 @@ def test_while_the_only_pod_is_replaced_the_service_says_so(one: FullNode) -> No
     assert old not in one.variants()
 
 
-def test_a_new_only_pod_that_does_not_get_ready_gives_its_gpus_back(one: FullNode) -> None:
-    (old,) = one.variants()
-    one.edit(IMAGE)
-    one.waits_in_vain()
-    one.broken = frozenset(one.variants()) - {old}
-    one.turns(until=lambda: one.step == "RollingBack")
-    assert one.status.refused is not None
-    assert one.status.refused.reason == "ReadyDeadlineExceeded"
-    one.ends("RolledBack")
-    assert one.variants() == {old: 1}
-    assert len(one.serving(old)) == 1
-    for _ in range(50):
-        one.turn()
-    assert one.step == "RolledBack", "not tried again for this spec"
-    assert one.status.transition is not None
-    assert one.status.transition.id == 1
-
-
-def test_a_way_back_of_which_one_half_was_carried_out_leads_to_the_old_pods(one: FullNode) -> None:
-    """The new count was lowered, and the write of the old one was lost: neither has pods."""
-    (old,) = one.variants()
-    one.edit(IMAGE)
-    one.waits_in_vain()
-    one.broken = frozenset(one.variants()) - {old}
-    one.turns(until=lambda: one.step == "RollingBack")
-    one.engine(old)["spec"]["replicas"] = 0
-    one.run_controllers()
-    one.end_drains()
-    one.turn()
-    assert sides(one, old) == (1, 0)
-    one.ends("RolledBack")
-    assert one.variants() == {old: 1}
-    assert len(one.serving(old)) == 1
-
-
-def test_a_change_that_fails_half_way_goes_back_one_by_one() -> None:
-    cluster = FullNode(replicas=4, size=2, gpus=8)
-    (old,) = cluster.variants()
-    cluster.edit(IMAGE)
-    cluster.turns(until=lambda: sides(cluster, old) == (2, 2) and cluster.step == "Stopping")
-    cluster.broken = frozenset(cluster.variants()) - {old}
-    cluster.ends("RolledBack")
-    assert cluster.variants() == {old: 4}
-    assert len(cluster.serving(old)) == 4
-    assert cluster.least_serving >= 2
-
-
-def test_what_a_rival_takes_is_not_made_good_by_another_pod(two: FullNode) -> None:
-    (old,) = two.variants()
-    two.edit(IMAGE)
-    two.waits_in_vain()
-    two.rival_wants = 4
-    two.ends("RolledBack")
-    assert sides(two, old) == (2, 0)
-    assert len(two.serving(old)) == 1
-    assert two.least_serving == 1
-    assert two.status.refused is not None
-    assert two.status.refused.reason == "Unschedulable"
-    assert "others have taken" in two.status.refused.message
-    assert two.condition("CapacityAvailable")[:2] == ("False", "Unschedulable")
-    two.gpus += 4
-    two.turns(until=lambda: len(two.serving(old)) == 2)
-
-
-def test_a_rival_that_comes_half_way_leaves_one_variant_and_not_two() -> None:
-    """Old pods go back to what was not taken, though a new one serves that has to make room for it."""
-    cluster = FullNode(replicas=3, size=2, gpus=6)
-    (old,) = cluster.variants()
-    cluster.edit(IMAGE)
-    cluster.turns(until=lambda: sides(cluster, old) == (1, 2))
-    cluster.rival_wants = 2
-    cluster.ends("RolledBack")
-    assert sides(cluster, old) == (3, 0)
-    assert len(cluster.serving(old)) == 2
-    assert cluster.least_serving >= 1
-
-
 def test_a_start_that_is_over_is_not_late_while_the_routers_are_replaced(two: FullNode) -> None:
     (old,) = two.variants()
     two.edit(IMAGE)
@@ -366,45 +172,6 @@ def test_a_start_that_is_over_is_not_late_while_the_routers_are_replaced(two: Fu
     two.router_holds_still = False
     two.ends("Done")
     assert len(two.serving()) == 2
-
-
-def test_once_only_new_pods_serve_there_is_no_way_back() -> None:
-    """The last pod's GPUs go to a rival: to stop the new ones for old ones would be a second loss."""
-    cluster = FullNode(replicas=2, size=4, gpus=8)
-    (old,) = cluster.variants()
-    cluster.edit(IMAGE)
-    cluster.turns(until=lambda: sides(cluster, old)[0] == 0)
-    cluster.rival_wants = 4
-    cluster.ends("Done")
-    assert sides(cluster, old) == (0, 2)
-    assert len(cluster.serving()) == 1
-    assert cluster.least_serving == 1
-    assert cluster.status.refused is None
-
-
-def test_another_spec_in_mid_change_takes_the_first_back_then_begins() -> None:
-    cluster = FullNode(replicas=3, size=2, gpus=6)
-    (old,) = cluster.variants()
-    cluster.edit(IMAGE)
-    cluster.turns(until=lambda: sides(cluster, old) == (1, 2))
-    cluster.edit({"runtime": {"image": "third:1"}})
-    cluster.turn()
-    assert cluster.step == "RollingBack"
-    cluster.ends("Done")
-    ((last, replicas),) = cluster.variants().items()
-    assert replicas == 3
-    assert cluster.engine(last)["spec"]["template"]["spec"]["containers"][0]["image"] == "third:1"
-    assert cluster.least_serving >= 1
-
-
-def test_the_old_spec_again_in_mid_change_brings_the_old_pods_back(two: FullNode) -> None:
-    (old,) = two.variants()
-    two.edit(IMAGE)
-    two.waits_in_vain()
-    two.edit({"runtime": {"image": ""}})
-    two.ends("RolledBack")
-    assert two.variants() == {old: 2}
-    assert len(two.serving(old)) == 2
 
 
 @pytest.mark.parametrize("where", ["another pool", "a smaller node"])
@@ -525,13 +292,3 @@ class RecreatingEngines(Engines):
 
 TestRecreatingEngines = RecreatingEngines.TestCase
 TestRecreatingEngines.settings = Engines.TestCase.settings
-
-
-def test_the_count_that_the_old_pods_go_back_to_is_kept_at_another_size(two: FullNode) -> None:
-    (old,) = two.variants()
-    two.edit({"scaling": {"replicas": 1, "tensorParallelSize": 8}})
-    two.waits_in_vain()
-    assert two.engine(old)["metadata"]["annotations"][ANNOTATION_ASKED] == "2"
-    two.broken = frozenset(two.variants()) - {old}
-    two.ends("RolledBack")
-    assert two.variants() == {old: 2}
