@@ -106,6 +106,18 @@ def test_what_a_rival_takes_is_not_made_good_by_another_pod(two: FullNode) -> No
     two.turns(until=lambda: len(two.serving(old)) == 2)
 
 
+def test_the_only_pod_whose_gpus_a_rival_took_comes_back_when_they_are_free(one: FullNode) -> None:
+    (old,) = one.variants()
+    one.edit(IMAGE)
+    one.waits_in_vain()
+    one.rival_wants = 8
+    one.ends("RolledBack")
+    assert sides(one, old) == (1, 0)
+    assert one.condition("Ready")[:2] == ("False", "Unschedulable")
+    one.gpus += 8
+    one.turns(until=lambda: len(one.serving(old)) == 1)
+
+
 def test_a_rival_that_comes_half_way_leaves_one_variant_and_not_two() -> None:
     """Old pods go back to what was not taken, though a new one serves that has to make room for it."""
     cluster = FullNode(replicas=3, size=2, gpus=6)
