@@ -121,6 +121,10 @@ e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost und
 e2e-in-place: venv helm cluster-binaries ## Scenario: a full node changes its tensor-parallel size in place, beside a rival
 	@$(SCENARIO) e2e/scenarios/test_in_place.py
 
+.PHONY: e2e-recreate
+e2e-recreate: venv helm cluster-binaries ## Scenario: a full node gets another image, old pods first, also where a rival takes their GPUs
+	@$(SCENARIO) e2e/scenarios/test_recreate.py
+
 .PHONY: e2e-replay
 e2e-replay: venv helm cluster-binaries ## Scenario: forty minutes of traffic with a shift of the mix, against the simulator's prediction
 	@$(PY) -m e2e.cluster up

@@ -134,6 +134,22 @@ LATEST: Final = (
         },
     ),
     Latest(
+        title="A full node gets another image by recreate, engines emulated",
+        file="recreate",
+        columns={
+            **_KILLED,
+            "fewest pods that served": "fewest_serving",
+            "a change took, s": "took_s",
+            "longest first token, s": "longest_first_token_s",
+        },
+        names={
+            "[two-pods]": "two pods",
+            "[two-pods-operator-killed]": "two pods, the operator killed",
+            "[the-only-pod]": "the only pod",
+            "a_rival_that_takes_what_an_old_pod_left_ends_the_change_and_loses_nothing": "two pods and a rival",
+        },
+    ),
+    Latest(
         title="One of three nodes lost, engines emulated",
         file="node",
         columns={**_COUNTS, "of these later": "failed_later", "until all was well again, s": "recovered_s"},

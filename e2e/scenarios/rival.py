@@ -12,11 +12,14 @@ NAME = "rival"
 PRIORITY = "paceline-rival"
 """The PriorityClass of one that takes what others hold; it stays in the cluster."""
 
+PATIENT = "paceline-rival-patient"
+"""Of one that takes nothing from anybody, and goes before others where something is free."""
+
 
 def holds_gpus(tenant: Tenant, *, gpus: int) -> None:
     """It runs from here on."""
     _come(tenant, gpus=gpus)
-    wait_for("the rival runs", lambda: _phase(tenant) == "Running", timeout_s=60)
+    wait_for("the rival runs", lambda: runs(tenant), timeout_s=60)
 
 
 def waits_for_gpus(tenant: Tenant, *, gpus: int) -> None:
@@ -25,18 +28,18 @@ def waits_for_gpus(tenant: Tenant, *, gpus: int) -> None:
     wait_for("the scheduler has looked", lambda: is_pending(tenant), timeout_s=60)
 
 
+def waits_first_in_line(tenant: Tenant, *, gpus: int) -> None:
+    """The same, and before everybody else who waits."""
+    _priority(tenant, PATIENT, preemptionPolicy="Never")
+    _come(tenant, gpus=gpus, priority=PATIENT)
+    wait_for("the scheduler has looked", lambda: is_pending(tenant), timeout_s=60)
+
+
 def takes_gpus(tenant: Tenant, *, gpus: int) -> None:
     """From pods of a lower priority, if they are not free: those that started last are ended for it."""
-    tenant.kubectl.apply(
-        {
-            "apiVersion": "scheduling.k8s.io/v1",
-            "kind": "PriorityClass",
-            "metadata": {"name": PRIORITY},
-            "value": 1_000_000,
-        }
-    )
+    _priority(tenant, PRIORITY)
     _come(tenant, gpus=gpus, priority=PRIORITY)
-    wait_for("the rival runs", lambda: _phase(tenant) == "Running", timeout_s=60)
+    wait_for("the rival runs", lambda: runs(tenant), timeout_s=60)
 
 
 def is_pending(tenant: Tenant) -> bool:
@@ -44,8 +47,24 @@ def is_pending(tenant: Tenant) -> bool:
     return any(c["type"] == "PodScheduled" and c.get("reason") == "Unschedulable" for c in conditions)
 
 
+def runs(tenant: Tenant) -> bool:
+    return _phase(tenant) == "Running"
+
+
 def gives_them_back(tenant: Tenant) -> None:
     tenant.kubectl.run("delete", "pod", NAME, "--wait=true")
+
+
+def _priority(tenant: Tenant, name: str, **more: str) -> None:
+    tenant.kubectl.apply(
+        {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": 1_000_000,
+            **more,
+        }
+    )
 
 
 def _come(tenant: Tenant, *, gpus: int, priority: str | None = None) -> None:

@@ -261,10 +261,10 @@ class Transition(ApiModel):
             ),
             Rule(
                 cel="!has(self.maxHoldSeconds) || self.maxHoldSeconds == 0 || (has(self.inPlace) && self.inPlace == "
-                "'Enabled')",
+                "'Enabled') || (has(self.recreate) && self.recreate == 'Enabled')",
                 field_path=".maxHoldSeconds",
-                message="nothing is held for a change unless spec.transition.inPlace is Enabled: write that, or leave "
-                "this out",
+                message="nothing is held for a change unless spec.transition.inPlace or recreate is Enabled: write one "
+                "of them, or leave this out",
             ),
         )
     )
@@ -277,11 +277,19 @@ class Transition(ApiModel):
         "starts anew, and the others carry its load. Auto weighs the requests that miss by it, and adds and removes "
         "replicas by whole pods afterwards.",
     )
+    recreate: Switch = Field(
+        default="Disabled",
+        description="Enabled: where new pods of whatever change of the engine pods still find no GPUs after "
+        "pendingDeadlineSeconds, and a change in place is not to be had, old pods leave first, one after the other, as "
+        "many at a time as the next new one needs. Meanwhile there are fewer pods than before, and while the only one is "
+        "replaced there is none. What an old pod leaves may go to another workload before the new one has it. Auto does "
+        "not take this way to another tensor-parallel size.",
+    )
     max_hold_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
         default=0,
-        description="Longest time that requests are held at the gate while the only pod changes in place; the wait "
-        "counts in the time to the first token. It covers the last requests of the pod and its start. 0: a single pod "
-        "is not changed in place.",
+        description="Longest time that requests are held at the gate while the only pod changes in place or is "
+        "recreated; the wait counts in the time to the first token. It covers the last requests of the pod and a start. "
+        "0: a single pod is not changed in place, and while it is recreated requests are held no longer than usual.",
     )
     canary: CanaryCheck = Field(
         default_factory=CanaryCheck,

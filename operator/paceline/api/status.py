@@ -200,10 +200,17 @@ class TransitionStatus(StatusModel):
     to_layout: _Short | None = Field(
         default=None, description="In place: how it is to divide them, such as tp=4,dp=2."
     )
+    recreate_gpus: _Count | None = Field(
+        default=None,
+        description="By recreate: GPUs that its pods were on when old pods began to leave for new ones.",
+    )
     step: _Name = Field(description="Step that is under way.")
     started_at: _Time | None = Field(default=None, description="When the change began.")
+    step_started_at: _Time | None = Field(
+        default=None, description="By recreate: when the step began, since these take turns."
+    )
     deadline: _Time | None = Field(
-        default=None, description="When it is rolled back unless all new pods are Ready."
+        default=None, description="When it is rolled back unless the step has come to its end."
     )
 
 

@@ -14,7 +14,7 @@ from paceline.fleet.autoscaling import Word
 from paceline.fleet.drain_time import engine_grace_s
 from paceline.fleet.in_place import serving_in
 from paceline.fleet.outlook import Outlook
-from paceline.fleet.roles import RESHAPING, ROLLED_BACK, STARTING, is_active
+from paceline.fleet.roles import RESHAPING, ROLLED_BACK, STARTING, STOPPING, is_active, recreated
 from paceline.fleet.situation import INFEASIBLE, REFUSED
 from paceline.fleet.timestamps import rfc3339, unix_s
 from paceline_core import Layout
@@ -112,6 +112,10 @@ def _ready(outlook: Outlook) -> Word:
         hold_s = outlook.observed.service.spec.transition.max_hold_seconds
         message = f"The only pod changes in place; requests are held for up to {hold_s} s."
         return Word("Ready", "True", "ChangingInPlace", message)
+    if not serving and recreated(outlook.decision.transition):
+        hold_s = outlook.observed.service.spec.hold_seconds
+        message = f"Old pods left before new ones came, by recreate; requests are held for up to {hold_s} s."
+        return Word("Ready", "False", "Recreating", message)
     if not serving and not from_zero:
         why = next((why for pod in outlook.starting if (why := pod.why_not_ready) is not None), None)
         message = f"None of {asked} replicas is Ready" + (f": {why}" if why else ".")
@@ -259,10 +263,9 @@ def _change(outlook: Outlook) -> str:
     transition = outlook.decision.transition
     if transition is None:
         return ""
-    text = (
-        f"Change {transition.id} from {transition.from_variant} to {transition.to_variant}: {transition.step}"
-    )
-    if transition.step == STARTING:
+    way = "" if transition.recreate_gpus is None else " by recreate"
+    text = f"Change {transition.id}{way} from {transition.from_variant} to {transition.to_variant}: {transition.step}"
+    if transition.step in (STARTING, STOPPING):
         coming = outlook.decision.roles.coming
         ready = len(coming.serving) if coming is not None else 0
         return f"{text}, {ready} of {outlook.asked.replicas} new pods are Ready; rolled back at {transition.deadline}."

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline.api import InferenceServiceStatus, Refused, Shape
+from paceline.fleet import recreate
 from paceline.fleet.actions import Apply, Delete, Event, Plan
 from paceline.fleet.autoscaling import autoscaling, said
 from paceline.fleet.canary import reference
@@ -34,8 +35,8 @@ from paceline.fleet.observed import CHILD_KINDS, Observed, RawObject
 from paceline.fleet.outlook import Outlook
 from paceline.fleet.ownership import is_deleting, is_owned
 from paceline.fleet.replacement import replacement
-from paceline.fleet.replicas import Surroundings
-from paceline.fleet.roles import RESHAPING, STARTING, assign_roles
+from paceline.fleet.replicas import ROUTED_AFTER_S, Surroundings
+from paceline.fleet.roles import RESHAPING, STARTING, assign_roles, recreated
 from paceline.fleet.router_deployment import is_rolling, ready_routers, router_deployment
 from paceline.fleet.setback import Setback, setback
 from paceline.fleet.settings import Settings
@@ -43,7 +44,7 @@ from paceline.fleet.shape import binding_refusal, desired_shape, is_advised_in_p
 from paceline.fleet.situation import INFEASIBLE, Decision, Situation
 from paceline.fleet.status import service_status
 from paceline.fleet.timestamps import unix_s
-from paceline.fleet.transition import ROUTED_AFTER_S, decide
+from paceline.fleet.transition import decide
 from paceline.fleet.variant import Inputs, find_by_inputs, template_inputs, variant_name
 
 
@@ -150,6 +151,7 @@ def _case(observed: Observed, *, settings: Settings) -> _Case:
             max_request_s=service.spec.admission.max_request_seconds,
             ready_deadline_s=service.spec.transition.ready_deadline_seconds,
         ),
+        recreate=recreate.terms(observed, tensor_parallel_size=asked.tensor_parallel_size),
         around=Surroundings(
             leaving_nodes=_leaving_nodes(observed),
             router_rolling=is_rolling(live_router, wanted=router),
@@ -384,10 +386,12 @@ def _next_deadline_s(case: _Case, outlook: Outlook) -> float | None:
     moments: list[float] = []
     if (
         transition is not None
-        and transition.step in (STARTING, RESHAPING)
+        and (transition.step in (STARTING, RESHAPING) or recreated(transition))
         and transition.deadline is not None
     ):
         moments.append(unix_s(transition.deadline))
+        if transition.step_started_at is not None:
+            moments.append(unix_s(transition.step_started_at) + spec.pending_deadline_seconds)
         moments += [pod.ready_since_s + ROUTED_AFTER_S for pod in outlook.serving if pod.ready_since_s]
     for pod in outlook.starting:
         moments.append(pod.created_at_s + spec.ready_deadline_seconds)

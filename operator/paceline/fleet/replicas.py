@@ -17,6 +17,10 @@ from dataclasses import dataclass
 from paceline.fleet.observed import Pod
 from paceline.fleet.variant import Variant
 
+ROUTED_AFTER_S = 5.0
+"""Time that a pod must have been Ready before another may leave for it: a router was seen to take up to 3 s
+to list it, and the gate compares its list every 5 s."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -37,6 +41,19 @@ class Surroundings:
 
 def safe_serving(variant: Variant, *, around: Surroundings) -> int:
     return sum(1 for pod in variant.serving if not around.at_risk(pod))
+
+
+def routed(variant: Variant, *, now_s: float, around: Surroundings) -> int:
+    """Pods that are Ready, safe, and known to the routers by now."""
+    if around.router_rolling:
+        return 0
+    return sum(
+        1
+        for pod in variant.serving
+        if not around.at_risk(pod)
+        and pod.ready_since_s is not None
+        and now_s - pod.ready_since_s >= ROUTED_AFTER_S
+    )
 
 
 def stand_ins(variant: Variant, *, around: Surroundings) -> int:

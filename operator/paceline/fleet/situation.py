@@ -23,6 +23,21 @@ DEADLINE_EXCEEDED = "ReadyDeadlineExceeded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecreateTerms:
+    """What the spec allows of a change by recreate, and what is known to speak against one."""
+
+    enabled: bool
+    is_planners: bool
+    """The shape is the planner's, which does not weigh what such a change costs."""
+
+    useless_nodes: frozenset[str]
+    """Of those that the service's pods are on: no new pod may go there, or fit, were they empty."""
+
+    leave_s: float
+    """For a pod from its deletion until it is gone, its longest request included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     now_s: float
     generation: int
@@ -47,6 +62,7 @@ class Situation:
     ready_deadline_s: float
     pending_deadline_s: float
     in_place: Terms
+    recreate: RecreateTerms
     around: Surroundings
 
     def find(self, name: str | None) -> Variant | None:

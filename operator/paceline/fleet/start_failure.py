@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from paceline.api import Refused
+from paceline.fleet import recreate
 from paceline.fleet.in_place import why_not
 from paceline.fleet.replicas import safe_serving
+from paceline.fleet.roles import recreated
 from paceline.fleet.situation import DEADLINE_EXCEEDED, REFUSED, UNSCHEDULABLE, Situation
 from paceline.fleet.timestamps import unix_s
 from paceline.fleet.variant import Variant
@@ -18,7 +20,8 @@ def failure(new: Variant | None, situation: Situation) -> Refused | None:
     if new is not None and (verdict := refusal_of(new, situation)) is not None:
         return verdict
     live = new.live if new is not None else ()
-    started_s = unix_s(transition.started_at) if transition.started_at else situation.now_s
+    began_at = transition.step_started_at or transition.started_at
+    started_s = unix_s(began_at) if began_at else situation.now_s
     for pod in live:
         if pod.unschedulable_since_s is None:
             continue
@@ -30,11 +33,11 @@ def failure(new: Variant | None, situation: Situation) -> Refused | None:
                 message=(
                     f"pod {pod.name} found no node for {int(pending_s)} s "
                     f"({(pod.unschedulable_message or 'no reason given')[:600]}): "
-                    f"{_in_place(situation)}free the capacity or ask for less, and change the spec to try again"
+                    f"{_other_ways(situation)}free the capacity or ask for less, and change the spec to try again"
                 ),
             )
     serving = safe_serving(new, around=situation.around) if new is not None else 0
-    asked = situation.asked_of(new) if new is not None else situation.asked.replicas
+    asked = _due(new, situation)
     late = transition.deadline is not None and situation.now_s >= unix_s(transition.deadline)
     if not late or serving >= asked:
         return None
@@ -52,20 +55,33 @@ def failure(new: Variant | None, situation: Situation) -> Refused | None:
     )
 
 
-def _in_place(situation: Situation) -> str:
-    """Why that was no way out, for who has allowed it."""
+def _due(new: Variant | None, situation: Situation) -> int:
+    """Pods that are to be Ready by the deadline: by recreate, those that room was made for."""
+    if new is None:
+        return situation.asked.replicas
+    return new.replicas if recreated(situation.transition) else situation.asked_of(new)
+
+
+def _other_ways(situation: Situation) -> str:
+    """Why those that were allowed were no way out."""
     transition = situation.transition
+    if recreated(transition):
+        return "old pods had made room, which others have taken or which lies apart: "
     old = situation.find(transition.from_variant) if transition is not None else None
-    if old is None or not situation.in_place.enabled:
+    if old is None:
         return ""
-    reason = why_not(
-        old,
-        inputs=situation.inputs,
-        asked=situation.asked,
-        terms=situation.in_place,
-        around=situation.around,
-    )
-    return f"not in place either ({reason}): " if reason is not None else ""
+    ways = {}
+    if situation.in_place.enabled:
+        ways["in place"] = why_not(
+            old,
+            inputs=situation.inputs,
+            asked=situation.asked,
+            terms=situation.in_place,
+            around=situation.around,
+        )
+    if situation.recreate.enabled:
+        ways["by recreate"] = recreate.why_not(old, situation=situation)
+    return "".join(f"not {way} either ({reason}): " for way, reason in ways.items() if reason is not None)
 
 
 def refusal_of(variant: Variant, situation: Situation) -> Refused | None:

@@ -2,14 +2,18 @@
 
 A change of what shapes an engine pod is a *surge*: new pods first, old ones after. Where the scheduler finds no GPUs
 for it, and the spec allows it, the pods that serve change *in place* (`in_place`): at once where the planner has seen
-that there are none.
+that there are none. What is still without GPUs at the deadline for that is made by *recreate*, where the spec allows that:
+old pods leave first (`recreate`).
 
     (none) --> Starting --> Draining --> Done          the target is Ready: the old variant leaves
-       |          |  |
-       |          |  +---v
-       +----------|-> Reshaping --> Done                no GPUs for it: the new pods go, the old ones change
-                  |      |
-                  +------+--> RollingBack --> RolledBack  deadline, unschedulable, a refusal, another spec
+       |        ^ |  |
+       |        | |  +---v
+       +--------|-|-> Reshaping --> Done                no GPUs for it: the new pods go, the old ones change
+                | |      |
+                v |      |
+          Stopping|      |                              by recreate: an old pod leaves, a new one starts, and so on
+                | |      |
+                +-+------+--> RollingBack --> RolledBack  deadline, unschedulable, a refusal, another spec
 
 * One at a time: only one variant ever comes. In `Starting` the old one is untouched, except that it may
   grow.
@@ -18,6 +22,8 @@ that there are none.
 * A variant that leaves, or that comes and is asked for fewer by now, keeps as many serving pods as the one
   that stays still lacks, so no step of ours takes the service below what is asked for, in whatever order
   the cluster moves.
+* By recreate there are fewer than that for a while. The ways there and back keep what serves but the pods that the next
+  one needs the GPUs of.
 * `Reshaping` takes one pod after the other, whatever becomes of the spec meanwhile: half a change is no shape.
 * A variant that never served has nothing to keep: it leaves at once, so that it holds no GPUs that the next
   needs.
@@ -32,35 +38,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from paceline.api import Refused, TransitionStatus
-from paceline.fleet import in_place
+from paceline.api import TransitionStatus
+from paceline.fleet import in_place, recreate
 from paceline.fleet.actions import Event
+from paceline.fleet.advance import advance, normal, reshaping
 from paceline.fleet.replicas import disturbance, next_replicas, safe_serving, surplus_replicas
 from paceline.fleet.roles import (
-    DONE,
     DRAINING,
     RESHAPING,
-    ROLLED_BACK,
-    ROLLING_BACK,
     STARTING,
     Roles,
-    Step,
     assign_roles,
     is_active,
+    recreated,
 )
-from paceline.fleet.situation import DEADLINE_EXCEEDED, INFEASIBLE, REFUSED, Decision, Situation
-from paceline.fleet.start_failure import failure, is_hopeless, refused_before_serving
-from paceline.fleet.timestamps import rfc3339, unix_s
+from paceline.fleet.situation import INFEASIBLE, REFUSED, Decision, Situation
+from paceline.fleet.start_failure import is_hopeless, refused_before_serving
+from paceline.fleet.timestamps import rfc3339
 from paceline.fleet.variant import Variant
-from paceline_core import Layout
-
-ROUTED_AFTER_S = 5.0
-"""Time that a pod must have been Ready before another may leave for it: a router was seen to take up to 3 s
-to list it, and the gate compares its list every 5 s."""
 
 
 def decide(situation: Situation) -> Decision:
-    situation, events = _advance(situation)
+    situation, events = advance(situation)
     roles = _roles(situation)
     current = roles.current
     if current is None:
@@ -77,113 +76,6 @@ def decide(situation: Situation) -> Decision:
     if (reason := _hindrance(current, situation)) is not None:
         return replace(kept, waiting=reason)
     return _begin(situation, current=current, events=events)
-
-
-def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
-    """Move the transition of the status to the step that the cluster has reached."""
-    transition = situation.transition
-    if transition is None or not is_active(transition):
-        return situation, ()
-    old, new = situation.find(transition.from_variant), situation.find(transition.to_variant)
-    old_lives, new_lives = old is not None and old.replicas > 0, new is not None and new.replicas > 0
-    names = f"from {transition.from_variant} to {transition.to_variant}"
-    if in_place.is_in_place(transition):
-        return _advance_in_place(situation, transition, old)
-    match transition.step:
-        case "Starting" if not old_lives:
-            return _to(situation, transition, DONE), ()
-        case "Starting" if situation.target != transition.to_variant:
-            message = f"The spec changed while the change {names} was under way: it is taken back"
-            return _to(situation, transition, ROLLING_BACK), (_normal("TransitionCancelled", message),)
-        case "Starting" if new is not None and _is_at_strength(new, situation):
-            message = f"All {situation.asked_of(new)} pods of {new.name} are Ready: the old ones leave"
-            return _to(situation, transition, DRAINING), (_normal("TransitionSwitched", message),)
-        case "Starting" if (
-            _finds_no_place(new) and (begun := _reshaping(situation, transition, old)) is not None
-        ):
-            return begun
-        case "Starting" if (failed := failure(new, situation)) is not None:
-            message = f"Change {names} rolled back: {failed.message}"
-            event = Event(type="Warning", reason="TransitionRolledBack", message=message)
-            return replace(_to(situation, transition, ROLLING_BACK), refused=failed), (event,)
-        case "Draining" if not new_lives:
-            return _to(situation, transition, ROLLED_BACK), ()
-        case "Draining" if not any(one.replicas for one in situation.variants if one is not new):
-            return _to(situation, transition, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
-        case "RollingBack" if not new_lives:
-            return _to(situation, transition, ROLLED_BACK), ()
-    return situation, ()
-
-
-def _finds_no_place(new: Variant | None) -> bool:
-    """By the scheduler's word: it alone knows what is free."""
-    return new is not None and any(pod.unschedulable_since_s is not None for pod in new.live)
-
-
-def _reshaping(
-    situation: Situation, transition: TransitionStatus, old: Variant | None
-) -> tuple[Situation, tuple[Event, ...]] | None:
-    """The surge that finds no GPUs becomes a change in place; None where that may not be."""
-    layout = in_place.layout_for(old, situation.asked) if old is not None else None
-    if old is None or layout is None:
-        return None
-    reason = in_place.why_not(
-        old,
-        inputs=situation.inputs,
-        asked=situation.asked,
-        terms=situation.in_place,
-        around=situation.around,
-    )
-    if reason is not None:
-        return None
-    changed = transition.model_copy(
-        update={
-            "to_variant": old.name,
-            "from_layout": str(old.layout),
-            "to_layout": str(layout),
-            "step": RESHAPING,
-            "deadline": rfc3339(situation.now_s + situation.in_place.pod_allowance_s),
-        }
-    )
-    message = f"No GPUs for {transition.to_variant} beside {old.name}: its pods change from {old.layout} to {layout} in place"
-    return replace(situation, transition=changed), (_normal("ReshapingInPlace", message),)
-
-
-def _advance_in_place(
-    situation: Situation, transition: TransitionStatus, old: Variant | None
-) -> tuple[Situation, tuple[Event, ...]]:
-    assert transition.from_layout is not None
-    assert transition.to_layout is not None
-    names = f"of {transition.from_variant} from {transition.from_layout} to {transition.to_layout}"
-    before, after = Layout.parse(transition.from_layout), Layout.parse(transition.to_layout)
-    if old is None or not old.replicas:
-        return _to(situation, transition, DONE if transition.step == RESHAPING else ROLLED_BACK), ()
-    if transition.step == ROLLING_BACK:
-        return (
-            _to(situation, transition, ROLLED_BACK) if in_place.all_told(old, layout=before) else situation
-        ), ()
-    told = in_place.all_told(old, layout=after)
-    if told and all(pod.layout == after for pod in old.live) and _is_routed(old, old.replicas, situation):
-        return _to(situation, transition, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
-    refused = in_place.refusal(old, layout=after, generation=situation.generation)
-    if refused is None and transition.deadline is not None and situation.now_s >= unix_s(transition.deadline):
-        ready = in_place.serving_in(old.serving, after)
-        reasons = (pod.why_not_ready for pod in old.live if not pod.ready)
-        why = next((reason for reason in reasons if reason is not None), "no reason given")
-        refused = Refused(
-            generation=situation.generation,
-            field="spec.transition.readyDeadlineSeconds",
-            reason=DEADLINE_EXCEEDED,
-            message=f"{ready} of {old.replicas} pods serve as {after}, and the next one did not in time ({why[:600]})",
-        )
-    if refused is None:
-        return situation, ()
-    event = Event(
-        type="Warning",
-        reason="TransitionRolledBack",
-        message=f"Change {names} rolled back: {refused.message}",
-    )
-    return replace(_to(situation, transition, ROLLING_BACK), refused=refused), (event,)
 
 
 def _first_start(situation: Situation, *, roles: Roles, events: tuple[Event, ...]) -> Decision:
@@ -222,10 +114,10 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         deadline=rfc3339(situation.now_s + situation.ready_deadline_s),
     )
     message = f"Change {transition.id} from {current.name} to {situation.target} begins"
-    events = (*events, _normal("TransitionStarted", message))
+    events = (*events, normal("TransitionStarted", message))
     situation = replace(situation, transition=transition)
-    if situation.no_room_beside and (reshaping := _reshaping(situation, transition, current)) is not None:
-        situation, news = reshaping
+    if situation.no_room_beside and (told := reshaping(situation, transition, current)) is not None:
+        situation, news = told
         return _settled(situation, roles=_roles(situation), current=current, events=(*events, *news))
     roles = _roles(situation)
     begun = _settled(situation, roles=roles, current=roles.current or current, events=events)
@@ -270,6 +162,7 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
         )
     for one in roles.surplus:
         replicas[one.name] = surplus_replicas(one, lacking=lacking, around=around)
+    replicas |= recreate.counts(situation)
     remove = _removable(situation, replicas)
     lowered = {one.name for one in situation.variants if replicas[one.name] < one.replicas}
     orders = in_place.orders(
@@ -295,22 +188,6 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
     )
 
 
-def _is_at_strength(new: Variant, situation: Situation) -> bool:
-    return _is_routed(new, situation.asked_of(new), situation)
-
-
-def _is_routed(new: Variant, pods: int, situation: Situation) -> bool:
-    """So many are Ready, safe, and known to the routers by now."""
-    routed = [
-        pod
-        for pod in new.serving
-        if not situation.around.at_risk(pod)
-        and pod.ready_since_s is not None
-        and situation.now_s - pod.ready_since_s >= ROUTED_AFTER_S
-    ]
-    return len(routed) >= pods and not situation.around.router_rolling
-
-
 def _is_stuck(situation: Situation, roles: Roles) -> bool:
     """What was to leave is needed, because the one that stays has lost pods: a new spec need not wait for
     that."""
@@ -318,6 +195,7 @@ def _is_stuck(situation: Situation, roles: Roles) -> bool:
     if (
         transition is None
         or transition.step == STARTING
+        or recreated(transition)
         or current is None
         or in_place.is_in_place(transition)
     ):
@@ -340,10 +218,12 @@ def _hindrance(current: Variant, situation: Situation) -> str | None:
 
 def _removable(situation: Situation, replicas: Mapping[str, int]) -> tuple[str, ...]:
     """Deployments without replicas, wanted or left: only now is nothing lost by deleting them."""
+    two = recreated(situation.transition)
     return tuple(
         one.name
         for one in situation.variants
-        if one.replicas == 0
+        if one.name not in two
+        and one.replicas == 0
         and replicas.get(one.name, 0) == 0
         and not one.pods
         and one.settled
@@ -358,11 +238,3 @@ def _roles(situation: Situation) -> Roles:
         target=situation.target,
         asked_replicas=situation.target_pods,
     )
-
-
-def _to(situation: Situation, transition: TransitionStatus, step: Step) -> Situation:
-    return replace(situation, transition=transition.model_copy(update={"step": step}))
-
-
-def _normal(reason: str, message: str) -> Event:
-    return Event(type="Normal", reason=reason, message=message)

@@ -137,10 +137,13 @@ def test_nothing_is_filled_into_a_status_that_nobody_wrote(create: Create) -> No
     assert "status" not in create(minimal())
 
 
+@pytest.mark.parametrize("way", ["inPlace", "recreate"])
 @pytest.mark.parametrize("mode", ["Manual", "Auto", "Advisory"])
-def test_all_three_modes_are_accepted_and_may_change_pods_in_place(create: Create, mode: str) -> None:
+def test_all_three_modes_are_accepted_and_may_change_pods_in_place_or_by_recreate(
+    create: Create, mode: str, way: str
+) -> None:
     scaling = {"mode": mode, "replicas": 1, "tensorParallelSize": 1, "replicaBounds": {"max": 4}}
-    create(minimal(scaling=scaling, transition={"inPlace": "Enabled", "maxHoldSeconds": 60}))
+    create(minimal(scaling=scaling, transition={way: "Enabled", "maxHoldSeconds": 60}))
 
 
 @pytest.mark.parametrize(

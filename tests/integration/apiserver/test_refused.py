@@ -355,7 +355,7 @@ SCALING = [
         "a-hold-for-nothing",
         {"spec.transition": {"maxHoldSeconds": 60}},
         field="spec.transition.maxHoldSeconds",
-        says="spec.transition.inPlace is Enabled: write that",
+        says="spec.transition.inPlace or recreate is Enabled: write one of them",
     ),
     bad(
         "a-hold-longer-than-the-gate-holds",
