@@ -72,6 +72,8 @@ def advance(situation: Situation) -> Advanced:
             return _to(situation, transition, DONE), (normal("TransitionDone", f"Change {names} is done"),)
         case "RollingBack" if not new_lives:
             return _to(situation, transition, ROLLED_BACK), ()
+        case "RollingBack" if not old_lives:
+            return _to(situation, transition, DONE), ()
     return situation, ()
 
 
