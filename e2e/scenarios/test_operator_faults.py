@@ -42,6 +42,7 @@ class RoundTrip:
         self._operator = operator
         tenant.apply(made)
         tenant.settle(timeout_s=START_S)
+        wait_for("what is measured is told", self._is_told, timeout_s=START_S)
         self._before = end_state(tenant)
         self._leader = self._leading()
         self._load = Background(tenant.base_url(), model=tenant.name, load=LOAD)
@@ -86,6 +87,11 @@ class RoundTrip:
             "kept_its_lease": self._leading() == self._leader,
             "warnings": " ".join(sorted(self._warnings())),
         }
+
+    def _is_told(self) -> bool:
+        """A condition is Unknown until the operator has looked for metrics the first time."""
+        condition = self._tenant.condition("MetricsAvailable")
+        return condition is not None and condition["status"] != "Unknown"
 
     def _warnings(self) -> set[str]:
         """By their reasons: what the service's owner is told."""
