@@ -112,6 +112,10 @@ e2e-faults: venv helm cluster-binaries ## Scenario: what breaks beside and in a 
 e2e-auto-faults: venv helm cluster-binaries ## Scenario: Auto without Prometheus for ten minutes, and with an engine five times too slow
 	@$(SCENARIO) e2e/scenarios/test_auto_faults.py
 
+.PHONY: e2e-operator-faults
+e2e-operator-faults: venv helm cluster-binaries ## Scenario: the operator's API server refuses, forgets or is slow, and its clock jumps
+	@$(SCENARIO) e2e/scenarios/test_operator_faults.py
+
 .PHONY: e2e-node
 e2e-node: venv helm cluster-binaries ## Scenario: one of three nodes is lost under load
 	@$(PY) -m e2e.cluster up --nodes 3

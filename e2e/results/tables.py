@@ -124,6 +124,27 @@ LATEST: Final = (
         },
     ),
     Latest(
+        title="What the operator stands on breaks while its service changes, engines emulated",
+        file="operator_faults",
+        columns={
+            **_COUNTS,
+            "the operator's calls": "calls",
+            "refused": "calls_refused",
+            "carried out, the answer lost": "calls_lost",
+            "seconds of each change": "seconds_of_each_change",
+            "longest first token, s": "longest_first_token_s",
+            "warnings": "warnings",
+        },
+        names={
+            "[healthy]": "healthy, through the same proxy",
+            "[conflicts]": "three of ten writes answered 409",
+            "[too-many-requests]": "three of ten calls answered 429",
+            "[internal-errors-and-lost-answers]": "three of ten calls answered 500",
+            "[slow]": "each call 0.7 s late",
+            "changes_during_which_the_clock_jumps_end_as_without": "the clock jumps an hour ahead, and back",
+        },
+    ),
+    Latest(
         title="A full node changes its tensor-parallel size in place, engines emulated",
         file="in_place",
         columns={**_KILLED, "changes": "transitions", "longest first token, s": "longest_first_token_s"},

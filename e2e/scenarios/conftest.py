@@ -84,7 +84,7 @@ def _deciding(chart: Chart, kubectl: Kubectl, *, decisions: Mapping[str, int]) -
     chart.install({})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def operator(cluster: Cluster, chart: Chart, kubectl: Kubectl) -> Operator:
     return Operator(
         cluster=cluster, kubectl=kubectl.in_namespace(chart.namespace), deployment="paceline-operator"

@@ -5,7 +5,9 @@ Called by the scenarios. Everything goes through the API server and the service'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +132,29 @@ class Operator:
     def bury(self) -> None:
         """Remove the Lease of a leader that is dead: the next one need not wait until it has run out."""
         self.kubectl.run("delete", "lease", "paceline-operator", "--ignore-not-found")
+
+    def lease(self) -> Manifest:
+        """What the one that leads has written into its Lease."""
+        spec: Manifest = self.kubectl.get("lease", "paceline-operator")["spec"]
+        return spec
+
+    @contextmanager
+    def altered(self, pod: Manifest) -> Iterator[None]:
+        """With ``pod`` merged into its pods' spec as `kubectl patch` does; afterwards they are as they were."""
+        meta = self.kubectl.get("deployment", self.deployment)["metadata"]
+        revision = meta["annotations"]["deployment.kubernetes.io/revision"]
+        patch = json.dumps({"spec": {"template": {"spec": pod}}})
+        self.kubectl.run("patch", "deployment", self.deployment, "--patch", patch)
+        try:
+            self._await_rolled_out()
+            yield
+        finally:
+            self.kubectl.run("rollout", "undo", f"deployment/{self.deployment}", f"--to-revision={revision}")
+            self._await_rolled_out()
+
+    def _await_rolled_out(self) -> None:
+        words = ("rollout", "status", f"deployment/{self.deployment}", "--timeout=120s")
+        self.kubectl.run(*words, timeout_s=130)
 
     def scale(self, replicas: int) -> None:
         self.kubectl.run("scale", "deployment", self.deployment, f"--replicas={replicas}")

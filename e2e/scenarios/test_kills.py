@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from e2e import results
-from e2e.kubectl import NotReached, wait_for
 from e2e.load import Load
 from e2e.scenarios import rival
 from e2e.scenarios.campaign import STEP_MS, Session, Stage, shapes
-from e2e.scenarios.end_state import end_state
+from e2e.scenarios.end_state import difference, end_state
 from e2e.scenarios.killer import Killer
 from e2e.scenarios.step_watch import StepWatch
 from e2e.scenarios.tenant import Manifest, Operator, Tenant
@@ -30,7 +29,6 @@ KILLS = {BESIDE.name: 80, WITHIN.name: 20}
 
 RATE_PER_S = 5.0
 STREAMS_AT_LEAST = 3
-CONVERGED_S = 60
 
 
 class Progress:
@@ -131,12 +129,3 @@ def play(kind: Kind, *, stage: Stage, killer: Killer, watch: StepWatch, progress
     progress.count(kind.name, killed)
     differs = difference(stage.tenant, expected=expected)
     return {**seen, "same_end": not differs, "differs": differs}
-
-
-def difference(tenant: Tenant, *, expected: list[str]) -> list[str]:
-    """What there is and should not be, or the other way round, once it had time to converge."""
-    try:
-        wait_for("the same end", lambda: end_state(tenant) == expected, timeout_s=CONVERGED_S, every_s=2)
-    except NotReached:
-        return sorted(set(end_state(tenant)) ^ set(expected))
-    return []

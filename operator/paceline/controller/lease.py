@@ -49,6 +49,11 @@ class LeaseSettings:
         """Between renewals: several fit into the fence, so that one lost answer costs nothing."""
         return self.duration_s / 6
 
+    @property
+    def retry_s(self) -> float:
+        """After a renewal that failed: an API server that refuses three of ten must not cost the lease."""
+        return self.period_s / 5
+
 
 class Lease:
     def __init__(self, client: ApiClient, *, settings: LeaseSettings, fence: Fence) -> None:
@@ -75,14 +80,17 @@ class Lease:
 
     async def keep(self) -> None:
         """Renew for ever; raises FenceLost when the lease is lost or could not be renewed in time."""
+        pause_s = self._settings.period_s
         while True:
-            await asyncio.sleep(self._settings.period_s)
+            await asyncio.sleep(pause_s)
             self._fence.check()
             try:
                 await self._renew()
+                pause_s = self._settings.period_s
             except FenceLost:
                 raise
             except ApiError as error:
+                pause_s = self._settings.retry_s
                 log.warning(
                     "lease was not renewed", error=str(error), remaining_s=round(self._fence.remaining_s, 1)
                 )

@@ -1,21 +1,22 @@
-"""Stands between the operator and the API server, and answers in its place as a busy or a sick one does."""
+"""Stands between the operator and the API server, and answers in its place as a busy or a sick one does.
+
+Called by `test_operator_faults.py` on the cluster, where the operator's pod is led through it, and by a test of the
+operator on an API server alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
-import yaml
 from aiohttp import web
-
-from tests.integration.controller.cluster import Cluster
 
 REASONS = {409: "Conflict", 429: "TooManyRequests", 500: "InternalError"}
 PASSED_ON = ("Authorization", "Accept", "Content-Type")
@@ -25,8 +26,8 @@ PASSED_ON = ("Authorization", "Accept", "Content-Type")
 class ApiFaults:
     """Set its fields at any time. Watches are refused like other calls, and not broken off."""
 
-    kubeconfig: Path
-    """Of the way through it."""
+    port: int
+    """Where it listens."""
 
     status: int | None = None
     """What a `share` of the calls is answered with. 409 answers writes only. Of the writes that 500 answers, every other
@@ -40,6 +41,11 @@ class ApiFaults:
     """Calls by what became of them: `passed`, `refused`, `lost`."""
 
     dice: random.Random = field(default_factory=lambda: random.Random(7))
+
+    @property
+    def spoiled(self) -> int:
+        """Calls that were not answered as the API server answers."""
+        return self.answered["refused"] + self.answered["lost"]
 
     def heal(self) -> None:
         self.status, self.delay_s = None, 0.0
@@ -58,13 +64,20 @@ class ApiFaults:
 
 
 @contextmanager
-def api_faults(cluster: Cluster, folder: Path) -> Iterator[ApiFaults]:
-    faults = ApiFaults(folder / "through-faults.kubeconfig")
+def api_faults(
+    server: str, *, trusting: ssl.SSLContext, address: str = "127.0.0.1", shown: ssl.SSLContext | None = None
+) -> Iterator[ApiFaults]:
+    """In front of the API server at the URL ``server``, on a free port of ``address``; over TLS where there is a
+    certificate to be ``shown``."""
+    faults = ApiFaults(port=0)
     loop, started, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        async with _listening(cluster, faults) as port:
-            _write_kubeconfig(cluster, faults.kubeconfig, port=port)
+        connector = aiohttp.TCPConnector(limit=0, ssl=trusting)
+        async with (
+            aiohttp.ClientSession(server, connector=connector) as upstream,
+            _listening(faults, upstream, address=address, shown=shown) as faults.port,
+        ):
             started.set()
             await over.wait()
 
@@ -79,22 +92,23 @@ def api_faults(cluster: Cluster, folder: Path) -> Iterator[ApiFaults]:
 
 
 @asynccontextmanager
-async def _listening(cluster: Cluster, faults: ApiFaults) -> AsyncIterator[int]:
-    connector = aiohttp.TCPConnector(limit=0, ssl=cluster.context)
-    async with aiohttp.ClientSession(cluster.plane.url, connector=connector) as upstream:
+async def _listening(
+    faults: ApiFaults, upstream: aiohttp.ClientSession, *, address: str, shown: ssl.SSLContext | None
+) -> AsyncIterator[int]:
+    """The port."""
 
-        async def handle(request: web.Request) -> web.StreamResponse:
-            return await _pass(request, faults=faults, upstream=upstream)
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await _pass(request, faults=faults, upstream=upstream)
 
-        app = web.Application(client_max_size=2**26)
-        app.router.add_route("*", "/{path:.*}", handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield int(runner.addresses[0][1])
-        finally:
-            await runner.cleanup()
+    app = web.Application(client_max_size=2**26)
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, address, 0, ssl_context=shown).start()
+    try:
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
 
 
 async def _pass(
@@ -124,9 +138,3 @@ async def _pass(
             await passed.write(part)
         await passed.write_eof()
         return passed
-
-
-def _write_kubeconfig(cluster: Cluster, path: Path, *, port: int) -> None:
-    config = yaml.safe_load(cluster.plane.kubeconfig.read_text())
-    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
-    path.write_text(yaml.safe_dump(config))
