@@ -1,6 +1,6 @@
 """Death of the operator at every step of a transition, whatever the step is seen by.
 
-Called by `test_kills.py` on the local cluster, and by a test of the operator on an API server alone.
+Called by `test_kills.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ an hour. The others' runs out, as in life."""
 class Victim(Protocol):
     """An operator that somebody starts again after each death."""
 
-    def pods(self) -> Sequence[Manifest]: ...
+    def running(self) -> Sequence[Manifest]: ...
     def kill(self, pods: Sequence[Manifest], /) -> None: ...
     def bury(self) -> None: ...
 
@@ -51,7 +51,7 @@ class Killer:
                 # It was written in the moment before the last kill.
                 continue
             # Listed before the moment comes, which may be a short one.
-            victims = wait_for("an operator", lambda: self._operator.pods() or None, timeout_s=STEP_S)
+            victims = wait_for("an operator", lambda: self._operator.running() or None, timeout_s=STEP_S)
             self._await(step, since=since)
             if dice.random() < 0.5:
                 time.sleep(dice.uniform(0, LATEST_S))
