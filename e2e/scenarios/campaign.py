@@ -27,7 +27,7 @@ SESSION_S: Final = float(os.environ.get("PACELINE_CAMPAIGN_S", "2400"))
 
 STEP_MS: Final = 100
 START_S: Final = 5
-MODEL_LIMITS: Final = {"maxRequestSeconds": 90, "maxOutputTokens": 1000}
+MODEL_LIMITS: Final = {"maxRequestSeconds": 90, "maxOutputTokens": 500}
 
 TTFT_TARGET_S, TPOT_TARGET_S = 0.5, 0.15
 OBJECTIVE_PERCENT: Final = 99.0

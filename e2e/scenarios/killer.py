@@ -1,6 +1,6 @@
 """Death of the operator at every step of a transition, whatever the step is seen by.
 
-Called by `test_kills.py` on the local cluster, and by a test of the operator on an API server alone.
+Called by `test_kills.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ an hour. The others' runs out, as in life."""
 class Victim(Protocol):
     """An operator that somebody starts again after each death."""
 
-    def pods(self) -> Sequence[Manifest]: ...
+    def running(self) -> Sequence[Manifest]: ...
     def kill(self, pods: Sequence[Manifest], /) -> None: ...
     def bury(self) -> None: ...
 
@@ -42,19 +42,20 @@ class Killer:
         self._watch = watch
         self._dice = dice
 
-    def at_each_step(self, kind: Kind) -> list[str]:
-        """The steps at which it died."""
-        mark, killed, dice = self._watch.mark(), list[str](), self._dice
+    def at_each_step(self, kind: Kind, *, since: int) -> list[str]:
+        """The steps at which it died. `since`: the watch's mark before the change was asked for; its first step may have
+        been written already."""
+        killed, dice = list[str](), self._dice
         for step in kind.steps:
             if step in killed:
                 # It was written in the moment before the last kill.
                 continue
             # Listed before the moment comes, which may be a short one.
-            victims = wait_for("an operator", lambda: self._operator.pods() or None, timeout_s=STEP_S)
-            self._await(step, since=mark)
+            victims = wait_for("an operator", lambda: self._operator.running() or None, timeout_s=STEP_S)
+            self._await(step, since=since)
             if dice.random() < 0.5:
                 time.sleep(dice.uniform(0, LATEST_S))
-            written = [one.step for one in self._watch.since(mark)]
+            written = [one.step for one in self._watch.since(since)]
             self._operator.kill(victims)
             killed.append(written[-1] if written else step)
             if dice.random() < BURIED:

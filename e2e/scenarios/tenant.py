@@ -123,6 +123,10 @@ class Operator:
     def pods(self) -> list[Manifest]:
         return self.kubectl.list("pods", "app.kubernetes.io/name=paceline-operator")
 
+    def running(self) -> list[Manifest]:
+        """Those with a process that can be killed."""
+        return [pod for pod in self.pods() if not is_leaving(pod) and _has_started(pod)]
+
     def kill(self, pods: Sequence[Manifest] | None = None) -> None:
         """SIGKILL to all of them, or to ``pods``, for who cannot wait for a list. The Lease of the one that led stays
         its own until it has run out."""
@@ -170,6 +174,11 @@ def _kill(cluster: Cluster, kubectl: Kubectl, pod: Manifest) -> None:
     # Its owner makes another one, instead of the kubelet starting its containers again after ever longer pauses.
     name = pod["metadata"]["name"]
     kubectl.run("delete", "pod", name, "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+
+
+def _has_started(pod: Manifest) -> bool:
+    containers = pod.get("status", {}).get("containerStatuses", [])
+    return any("running" in container["state"] for container in containers)
 
 
 def is_ready(pod: Manifest) -> bool:

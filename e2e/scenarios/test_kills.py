@@ -113,7 +113,7 @@ def play(kind: Kind, *, stage: Stage, killer: Killer, watch: StepWatch, progress
 
     def meanwhile() -> None:
         if expected is not None:
-            killed.extend(killer.at_each_step(kind))
+            killed.extend(killer.at_each_step(kind, since=mark))
 
     stage.play(kind, meanwhile=meanwhile)
     written = watch.since(mark)
