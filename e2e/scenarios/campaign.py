@@ -45,6 +45,10 @@ TTFT_BIN_MS: Final = 5
 Append = Callable[..., None]
 
 
+def _nothing() -> None:
+    pass
+
+
 class Session:
     """The time that one run of a campaign has."""
 
@@ -112,14 +116,17 @@ class Stage:
         )
         time.sleep(self.dice.uniform(0, MOMENT_S))
 
-    def play(self, kind: Kind, *, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Make the transition and wait until the service has settled. ``meanwhile`` runs right after it was asked
-        for."""
+    def play(
+        self, kind: Kind, *, first: Callable[[], None] = _nothing, meanwhile: Callable[[], None] = _nothing
+    ) -> None:
+        """Make the transition and wait until the service has settled. ``first`` runs right before it is asked for, and
+        ``meanwhile`` right after."""
         before, after = self.shape, kind.ends[self.shape]
         moving, moves = self._streams_on_what_moved(), Moves(self.tenant.engines())
         asked_s = self._background.now_s()
         self._write(until_s=asked_s, moving=moving)
         impossible = self.dice.choice(kind.impossible) if kind.impossible else None
+        first()
         self.tenant.change(after.spec if impossible is None else {**impossible, "transition": HASTY})
         meanwhile()
 

@@ -42,29 +42,38 @@ class Killer:
         self._watch = watch
         self._dice = dice
 
+    def when_asked(self) -> list[str]:
+        """It dies right before the change is asked for: who comes after it finds the change there."""
+        self._kill(self._victims())
+        return [ASKED]
+
     def at_each_step(self, kind: Kind, *, since: int) -> list[str]:
-        """The steps at which it died. `since`: the watch's mark before the change was asked for; its first step may have
-        been written already."""
+        """The later steps at which it died. `since`: the watch's mark before the change was asked for; its first step may
+        have been written already."""
         killed, dice = list[str](), self._dice
         for step in kind.steps:
-            if step in killed:
+            if step == ASKED or step in killed:
                 # It was written in the moment before the last kill.
                 continue
             # Listed before the moment comes, which may be a short one.
-            victims = wait_for("an operator", lambda: self._operator.running() or None, timeout_s=STEP_S)
+            victims = self._victims()
             self._await(step, since=since)
             if dice.random() < 0.5:
                 time.sleep(dice.uniform(0, LATEST_S))
             written = [one.step for one in self._watch.since(since)]
-            self._operator.kill(victims)
+            self._kill(victims)
             killed.append(written[-1] if written else step)
-            if dice.random() < BURIED:
-                self._operator.bury()
         return killed
 
+    def _victims(self) -> Sequence[Manifest]:
+        return wait_for("an operator", lambda: self._operator.running() or None, timeout_s=STEP_S)
+
+    def _kill(self, victims: Sequence[Manifest]) -> None:
+        self._operator.kill(victims)
+        if self._dice.random() < BURIED:
+            self._operator.bury()
+
     def _await(self, step: str, *, since: int) -> None:
-        if step == ASKED:
-            return
         if step not in (COMING, LEAVING):
             self._watch.until(step, since=since, timeout_s=STEP_S)
             return

@@ -18,7 +18,7 @@ from e2e.scenarios.faults import (
 )
 
 ASKED: Final = "Asked"
-"""The moment after the API server took the change; the operator may not have seen it."""
+"""The API server took the change; the operator has not seen it."""
 
 COMING: Final = "Coming"
 """A pod of it is there and not Ready."""
