@@ -12,6 +12,7 @@ A pod that leaves always drains, whichever it is: correctness never hangs on the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paceline.fleet.observed import Pod
@@ -78,6 +79,21 @@ def surplus_replicas(variant: Variant, *, lacking: int, around: Surroundings) ->
     if serving and around.router_rolling:
         return variant.replicas
     return min(variant.replicas, max(0, min(serving, lacking)))
+
+
+def surplus_counts(surplus: Iterable[Variant], *, lacking: int, around: Surroundings) -> dict[str, int]:
+    """The counts for all that leave, oldest first: what one keeps the next need not, unless somebody is about to take
+    it.
+
+    Without: changes that are given up one after the other, while the variant that stays lacks a pod, would each keep
+    one in its place, and its GPUs.
+    """
+    counts = {}
+    for one in surplus:
+        counts[one.name] = surplus_replicas(one, lacking=lacking, around=around)
+        at_risk = len(one.serving) - safe_serving(one, around=around)
+        lacking -= max(0, counts[one.name] - at_risk)
+    return counts
 
 
 def _is_replacing(variant: Variant) -> bool:

@@ -15,9 +15,11 @@ that there are none.
   grow.
 * `Draining` goes only forward. It ends when the old variant has no replicas; its pods drain aside, and
   their GPUs are counted as draining until they are gone.
-* A variant that leaves, or that comes and is asked for fewer by now, keeps as many serving pods as the one
+* Variants that leave, or one that comes and is asked for fewer by now, keep as many serving pods as the one
   that stays still lacks, so no step of ours takes the service below what is asked for, in whatever order
   the cluster moves.
+* Where somebody takes the old variant away in `Starting`, the new one is what stays, in full, whatever is asked
+  for by now: nothing else serves. The next change begins from it.
 * `Reshaping` takes one pod after the other, whatever becomes of the spec meanwhile: half a change is no shape.
 * A variant that never served has nothing to keep: it leaves at once, so that it holds no GPUs that the next
   needs.
@@ -35,7 +37,13 @@ from dataclasses import replace
 from paceline.api import Refused, TransitionStatus
 from paceline.fleet import in_place
 from paceline.fleet.actions import Event
-from paceline.fleet.replicas import disturbance, next_replicas, safe_serving, surplus_replicas
+from paceline.fleet.replicas import (
+    disturbance,
+    next_replicas,
+    safe_serving,
+    surplus_counts,
+    surplus_replicas,
+)
 from paceline.fleet.roles import (
     DONE,
     DRAINING,
@@ -229,18 +237,23 @@ def _begin(situation: Situation, *, current: Variant, events: tuple[Event, ...])
         return _settled(situation, roles=_roles(situation), current=current, events=(*events, *news))
     roles = _roles(situation)
     begun = _settled(situation, roles=roles, current=roles.current or current, events=events)
-    replicas, changed = dict(begun.replicas), {situation.target}
-    if step == DRAINING:
-        replicas[current.name] = 0
-        changed.add(current.name)
-        if not replicas.get(situation.target):
-            replicas[situation.target] = situation.target_pods
+    replicas = _instead(situation) if step == DRAINING else begun.replicas
     return replace(
         begun,
         replicas=replicas,
         remove=tuple(name for name in begun.remove if name != situation.target),
-        destructive=begun.destructive | changed,
+        destructive=begun.destructive.union(replicas if step == DRAINING else (situation.target,)),
     )
+
+
+def _instead(situation: Situation) -> Mapping[str, int]:
+    """The target is what stays from now on, though nothing of it may be there: all others leave, and one that never
+    served leaves whole."""
+    target, around = situation.find(situation.target), situation.around
+    there, serving = (target.replicas, safe_serving(target, around=around)) if target is not None else (0, 0)
+    leaving = (one for one in situation.variants if one is not target)
+    counts = surplus_counts(leaving, lacking=situation.target_pods - serving, around=around)
+    return {**counts, situation.target: max(there, situation.target_pods)}
 
 
 def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tuple[Event, ...]) -> Decision:
@@ -268,8 +281,7 @@ def _settled(situation: Situation, *, roles: Roles, current: Variant, events: tu
             if coming is not None
             else situation.target_pods
         )
-    for one in roles.surplus:
-        replicas[one.name] = surplus_replicas(one, lacking=lacking, around=around)
+    replicas |= surplus_counts(roles.surplus, lacking=lacking, around=around)
     remove = _removable(situation, replicas)
     lowered = {one.name for one in situation.variants if replicas[one.name] < one.replicas}
     orders = in_place.orders(
@@ -323,10 +335,8 @@ def _is_stuck(situation: Situation, roles: Roles) -> bool:
     ):
         return False
     lacking = situation.asked_of(current) - safe_serving(current, around=situation.around)
-    return all(
-        surplus_replicas(one, lacking=lacking, around=situation.around) == one.replicas
-        for one in roles.surplus
-    )
+    counts = surplus_counts(roles.surplus, lacking=lacking, around=situation.around)
+    return all(counts[one.name] == one.replicas for one in roles.surplus)
 
 
 def _hindrance(current: Variant, situation: Situation) -> str | None:
