@@ -18,8 +18,8 @@ that there are none.
 * Variants that leave, or one that comes and is asked for fewer by now, keep as many serving pods as the one
   that stays still lacks, so no step of ours takes the service below what is asked for, in whatever order
   the cluster moves.
-* Where somebody takes the old variant away in `Starting`, the new one is what stays, in full, whatever is asked
-  for by now: nothing else serves. The next change begins from it.
+* Where somebody takes the old variant away in `Starting` or `RollingBack`, the change is `Done`: the new one is
+  what stays, in full, whatever is asked for by now. The next change begins from it.
 * `Reshaping` takes one pod after the other, whatever becomes of the spec meanwhile: half a change is no shape.
 * A variant that never served has nothing to keep: it leaves at once, so that it holds no GPUs that the next
   needs.
@@ -120,6 +120,8 @@ def _advance(situation: Situation) -> tuple[Situation, tuple[Event, ...]]:
             return _to(situation, transition, DONE), (_normal("TransitionDone", f"Change {names} is done"),)
         case "RollingBack" if not new_lives:
             return _to(situation, transition, ROLLED_BACK), ()
+        case "RollingBack" if not old_lives:
+            return _to(situation, transition, DONE), ()
     return situation, ()
 
 

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from paceline.fleet import Apply, Plan
 from paceline.fleet.names import ANNOTATION_ASKED
-from paceline.fleet.roles import Roles, assign_roles
+from paceline.fleet.roles import Roles, assign_roles, is_active
 from paceline.fleet.variant import observed_variants
 from tests.unit.fleet.services import EMULATED
 from tests.unit.fleet.simulated_cluster import Cluster
@@ -272,6 +272,7 @@ class Engines(RuleBasedStateMachine):
             assert replicas == int(cluster.engine(name)["metadata"]["annotations"][ANNOTATION_ASKED])
         assert len(cluster.serving(name)) == replicas
         assert not cluster.plan().status_first
+        assert not is_active(cluster.status.transition), "a change comes to its end"
 
 
 TestEngines = Engines.TestCase
@@ -306,3 +307,17 @@ def test_pods_that_came_are_what_stays_when_somebody_deletes_the_others() -> Non
     assert (transition.from_variant, transition.to_variant, transition.step) == (new, old, "Starting")
     state.teardown()
     assert state.cluster.variants() == {old: 2}
+
+
+def test_a_change_that_was_taken_back_ends_when_somebody_deletes_what_was_to_stay() -> None:
+    """One of the new pods stands in for an old one; then its size is asked for again."""
+    state = Engines()
+    state.begin(at="changing", lost=1, came=1)
+    state.somebody_edits_the_spec(patch={"scaling": {"tensorParallelSize": 1}})
+    state.reconcile()
+    _, new = sorted(state.cluster.variants())
+    state.somebody_takes_something_away(what="delete-deployment", which=0)
+    state.somebody_edits_the_spec(patch={"scaling": {"tensorParallelSize": 3}})
+    state.reconcile()
+    state.teardown()
+    assert state.cluster.variants() == {new: 2}
