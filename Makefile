@@ -74,7 +74,7 @@ test: lint helm cluster-binaries ## Everything that CI runs: lint, all tests, th
 	@$(PY) -m pytest -m "not slow and not vllm and not campaign and not three_nodes" --timeout=900 tests e2e/scenarios
 
 .PHONY: e2e
-e2e: venv helm cluster-binaries models runtime-env ## All that starts a real vLLM: its tests, and the scenarios under load (an hour or more)
+e2e: venv helm cluster-binaries models runtime-env ## Whatever is too slow for `make test`: real vLLM and all scenarios but campaigns and the lost node (hours)
 	@$(PY) -m pytest -m "slow or vllm" tests e2e/scenarios
 
 # Each of these takes 45 minutes at the most and adds what it saw to e2e/results.

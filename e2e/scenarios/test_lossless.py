@@ -37,11 +37,11 @@ START_S = 300
 @pytest.mark.parametrize(
     ("replicas", "disturb"),
     [
-        pytest.param(1, scale_up_and_down, id="scale-1-3-1"),
+        pytest.param(1, scale_up_and_down, id="scale-1-3-1", marks=pytest.mark.slow),
         pytest.param(2, change_image, id="new-image"),
         pytest.param(1, change_tensor_parallel_size, id="tp-1-3-1"),
-        pytest.param(2, delete_one_pod, id="delete-one-of-two-pods"),
-        pytest.param(2, roll_router, id="roll-the-router"),
+        pytest.param(2, delete_one_pod, id="delete-one-of-two-pods", marks=pytest.mark.slow),
+        pytest.param(2, roll_router, id="roll-the-router", marks=pytest.mark.slow),
     ],
 )
 def test_no_request_is_lost_while_the_operator_is_killed(
