@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from e2e.kubectl import wait_for
 from e2e.load import Load, Record
-from e2e.scenarios.load import Background, attains
+from e2e.scenarios.load import Background, attains, targets
 from e2e.scenarios.streams import Moves, least
 from e2e.scenarios.tenant import Manifest, Tenant
 from e2e.scenarios.transitions import Family, Kind, Shape, absent
@@ -205,14 +205,9 @@ class Stage:
 
 def on_stage(manifest: Manifest, *, name: str, family: Family) -> Manifest:
     """``manifest`` as the campaigns play it."""
-    latency = {
-        "name": "all",
-        "timeToFirstToken": {"thresholdMilliseconds": round(1000 * TTFT_TARGET_S)},
-        "timePerOutputToken": {"thresholdMilliseconds": round(1000 * TPOT_TARGET_S)},
-    }
     manifest["metadata"] = {"name": name}
     manifest["spec"] |= {
-        "slo": {"latencyClasses": [latency]},
+        "slo": targets(ttft_s=TTFT_TARGET_S, tpot_s=TPOT_TARGET_S),
         "admission": MODEL_LIMITS,
         "transition": DEADLINES,
     }

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 
@@ -30,6 +31,16 @@ class Outcome:
     def failures(self) -> list[str]:
         """One line for each failed request, with the moment it was sent."""
         return [f"{r.scheduled_s:.1f} s: {r.failure}" for r in self.records if r.failure is not None]
+
+
+def targets(*, ttft_s: float, tpot_s: float) -> dict[str, Any]:
+    """`spec.slo` with one latency class, which :func:`attains` judges by."""
+    latency = {
+        "name": "all",
+        "timeToFirstToken": {"thresholdMilliseconds": round(1000 * ttft_s)},
+        "timePerOutputToken": {"thresholdMilliseconds": round(1000 * tpot_s)},
+    }
+    return {"latencyClasses": [latency]}
 
 
 def attains(record: Record, *, ttft_s: float, tpot_s: float) -> bool:

@@ -17,7 +17,7 @@ from e2e.cluster.choice import Cluster
 from e2e.kubectl import wait_for
 from e2e.load import Load
 from e2e.scenarios.conftest import ROOT
-from e2e.scenarios.load import Background
+from e2e.scenarios.load import Background, targets
 from e2e.scenarios.rival import holds_gpus
 from e2e.scenarios.tenant import Operator, Tenant
 
@@ -140,18 +140,9 @@ def test_a_shift_of_the_mix_changes_the_tensor_parallel_size(
 ) -> None:
     """Emulated: Llama 3.1 70B in FP8 on H200s. Short prompts meet 200 ms at TP 2; 3,000 tokens are read in 210 ms
     there, whatever the number of replicas, and in 145 ms at TP 4."""
-    slo = {
-        "latencyClasses": [
-            {
-                "name": "all",
-                "timeToFirstToken": {"thresholdMilliseconds": 200},
-                "timePerOutputToken": {"thresholdMilliseconds": 40},
-            }
-        ]
-    }
     made = auto(
         emulated,
-        slo=slo,
+        slo=targets(ttft_s=0.2, tpot_s=0.04),
         scaling={
             "tensorParallelSize": 2,
             "allowedTensorParallelSizes": [2, 4],

@@ -15,7 +15,7 @@ import pytest
 from e2e.kubectl import Kubectl, wait_for
 from e2e.load import Load, Record
 from e2e.scenarios.faults import slow_an_engine
-from e2e.scenarios.load import Background, attains
+from e2e.scenarios.load import Background, attains, targets
 from e2e.scenarios.tenant import Tenant
 from e2e.scenarios.test_auto import auto, desired, ready
 
@@ -117,15 +117,7 @@ def test_an_engine_five_times_slower_than_its_peers_is_replaced(
 ) -> None:
     """20 ms a step are 100 ms then, and its targets allow 60. It answers everything, late: no number of replicas beside
     it helps."""
-    slo = {
-        "latencyClasses": [
-            {
-                "name": "all",
-                "timeToFirstToken": {"thresholdMilliseconds": round(1000 * TTFT_S)},
-                "timePerOutputToken": {"thresholdMilliseconds": round(1000 * TPOT_S)},
-            }
-        ]
-    }
+    slo = targets(ttft_s=TTFT_S, tpot_s=TPOT_S)
     tenant.apply(auto(emulated, scaling={"replicas": 3, "replicaBounds": {"min": 3, "max": 6}}, slo=slo))
     ready(tenant)
     load = Background(
