@@ -13,13 +13,13 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from paceline_core import LAYOUT_ANNOTATION, LatencyTarget, Targets
-from tests.integration.controller.cluster import Cluster, HttpError, Raw, eventually, pods_of, service
+from tests.integration.controller.cluster import Cluster, eventually, pods_of, service
+from tests.integration.controller.kubelet import bind, say
 from tests.integration.controller.operators import Operators, bury
 from tests.integration.controller.repeated import repeated
 
@@ -63,48 +63,16 @@ class Node:
             pods_of(self._cluster, "chat"), key=lambda one: one["metadata"]["creationTimestamp"]
         ):
             if pod["metadata"]["labels"]["paceline.dev/component"] == "router":
-                self._say(pod, ready=True)
+                say(self._cluster, pod, ready=True, ip=IP)
             elif not held:
                 held = True
-                self._bind(pod)
+                if self._name is not None and not pod["spec"].get("nodeName"):
+                    bind(self._cluster, pod, node=self._name)
                 order = (pod["metadata"].get("annotations") or {}).get(LAYOUT_ANNOTATION, "")
                 self._layout.write_text(order)
-                self._say(pod, ready=is_ready())
+                say(self._cluster, pod, ready=is_ready(), ip=IP)
             else:
-                self._say(pod, ready=False, scheduled=False)
-
-    def _bind(self, pod: Raw) -> None:
-        if self._name is None or pod["spec"].get("nodeName"):
-            return
-        name = pod["metadata"]["name"]
-        target = {"apiVersion": "v1", "kind": "Node", "name": self._name}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-        self._cluster.call("POST", self._cluster.path("Pod", name, "binding"), binding)
-
-    def _say(self, pod: Raw, *, ready: bool, scheduled: bool = True) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        before = {one["type"]: one for one in pod["status"].get("conditions") or ()}
-        wanted = {"PodScheduled": scheduled, "Ready": ready}
-        conditions = []
-        for kind, holds in wanted.items():
-            status = str(holds)
-            old = before.get(kind)
-            since = old["lastTransitionTime"] if old and old["status"] == status else now
-            reason = (
-                {} if holds or kind == "Ready" else {"reason": "Unschedulable", "message": "0/1: no GPUs"}
-            )
-            conditions.append({"type": kind, "status": status, "lastTransitionTime": since, **reason})
-        if {kind: one["status"] for kind, one in before.items()} == {k: str(v) for k, v in wanted.items()}:
-            return
-        said: Raw = {"phase": "Running" if scheduled else "Pending", "conditions": conditions}
-        if scheduled:
-            said |= {"podIP": IP, "podIPs": [{"ip": IP}]}
-        try:
-            name = pod["metadata"]["name"]
-            self._cluster.patch("Pod", name, {"status": said}, "status", manager="kubelet")
-        except HttpError as error:
-            if error.status not in (404, 409):
-                raise
+                say(self._cluster, pod, ready=False, scheduled=False)
 
 
 def is_ready() -> bool:

@@ -11,12 +11,12 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.integration.controller.cluster import Cluster, HttpError, Raw, eventually, pods_of, service
+from tests.integration.controller.cluster import Cluster, Raw, eventually, pods_of, service
+from tests.integration.controller.kubelet import bind, remove, say
 from tests.integration.controller.operators import Operators, bury
 from tests.integration.controller.repeated import repeated
 
@@ -43,58 +43,21 @@ class Node:
         for pod in pods:
             if "deletionTimestamp" in pod["metadata"]:
                 if self._for_s(pod, "leaving") >= DRAIN_S:
-                    self._remove(pod)
+                    remove(self._cluster, pod)
             elif _is_router(pod):
-                self._say(pod, PodScheduled=True, Ready=True)
+                say(self._cluster, pod, ready=True)
             elif not pod["spec"].get("nodeName"):
                 if _gpus(pod) <= free:
                     free -= _gpus(pod)
-                    self._bind(pod)
+                    bind(self._cluster, pod, node=self._name)
                 else:
-                    self._say(pod, PodScheduled=False)
+                    say(self._cluster, pod, ready=False, scheduled=False)
             elif _image(pod) != self.broken_image and self._for_s(pod, "placed") >= START_S:
-                self._say(pod, PodScheduled=True, Ready=True)
+                say(self._cluster, pod, ready=True)
 
     def _for_s(self, pod: Raw, what: str) -> float:
         now_s = time.monotonic()
         return now_s - self._since_s.setdefault((pod["metadata"]["uid"], what), now_s)
-
-    def _bind(self, pod: Raw) -> None:
-        name = pod["metadata"]["name"]
-        target = {"apiVersion": "v1", "kind": "Node", "name": self._name}
-        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
-        self._call("POST", self._cluster.path("Pod", name, "binding"), binding)
-
-    def _remove(self, pod: Raw) -> None:
-        self._call("DELETE", self._cluster.path("Pod", pod["metadata"]["name"]), gracePeriodSeconds="0")
-
-    def _say(self, pod: Raw, **wanted: bool) -> None:
-        before = {one["type"]: one for one in pod["status"].get("conditions") or ()}
-        if all(kind in before and before[kind]["status"] == str(holds) for kind, holds in wanted.items()):
-            return
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        why = {} if wanted["PodScheduled"] else {"reason": "Unschedulable", "message": "0/1: no GPUs"}
-        made = [
-            {
-                "type": kind,
-                "status": str(holds),
-                "lastTransitionTime": now,
-                **(why if kind == "PodScheduled" else {}),
-            }
-            for kind, holds in wanted.items()
-        ]
-        path = self._cluster.path("Pod", pod["metadata"]["name"], "status")
-        phase = "Running" if wanted.get("Ready") else "Pending"
-        body = {"status": {"phase": phase, "conditions": made}}
-        self._call("PATCH", path, body, content_type="application/merge-patch+json")
-
-    def _call(self, method: str, path: str, body: Any = None, **params: str) -> None:
-        try:
-            self._cluster.call(method, path, body, **params)
-        except HttpError as error:
-            # Somebody was faster: the pod is gone, or another by now.
-            if error.status not in (404, 409):
-                raise
 
 
 def _gpus(pod: Raw) -> int:
