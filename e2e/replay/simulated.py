@@ -13,7 +13,7 @@ from paceline.simulator.core.scrapes import Scrapes
 from paceline.simulator.core.traffic import Traffic
 from paceline.simulator.core.world import World
 from paceline.simulator.policies.shapes import Paceline
-from paceline.simulator.simulation import simulate
+from paceline.simulator.simulation import Run, simulate
 from paceline.simulator.summary import attainment_by_decile, attainment_of
 
 
@@ -36,57 +36,58 @@ class HandedOver:
         return self._planner.shape(world, scrapes, goal)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One simulation; times count from the first second of the traffic."""
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A run of the traffic that began so much later than a look of the planner; times count from its first second."""
 
-    failed: int
-    attainment: float
-    attainment_by_prompt_decile: tuple[float | None, ...]
-    gpus: float
-    asked: tuple[Asked, ...]
-    held: tuple[Held, ...]
+    run: Run
+    later_s: float
+    until_s: float
 
+    @property
+    def held(self) -> tuple[Held, ...]:
+        trace = self.run.gpu_trace
+        return tuple(
+            Held(at_s=self._since(at_s), gpus=gpus) for at_s, gpus in zip(trace.at_s, trace.gpus, strict=True)
+        )
 
-def simulated(traffic: Traffic, scene: Scene, *, seed: int, later_s: float) -> Outcome:
-    """The traffic begins so much later than a look of the planner."""
-    later = replace(traffic, arrival_s=traffic.arrival_s + later_s, end_s=traffic.end_s + later_s)
-    planner = HandedOver(scene, at_s=scene.by_hand_s + later_s)
-    run = simulate(later, scene.setting, planner, first=scene.first, seed=seed)
-    attainment = attainment_of(run.outcomes)
-    assert attainment is not None
+    @property
+    def gpus(self) -> float:
+        return mean_gpus(self.held, until_s=self.until_s)
 
-    def since(at_s: float) -> float:
-        return round(max(at_s - later_s, 0.0), 1)
-
-    trace = run.gpu_trace
-    held = tuple(Held(at_s=since(at_s), gpus=gpus) for at_s, gpus in zip(trace.at_s, trace.gpus, strict=True))
-    return Outcome(
-        failed=int(run.outcomes.failed.sum()),
-        attainment=attainment,
-        attainment_by_prompt_decile=attainment_by_decile(run.outcomes),
-        gpus=mean_gpus(held, until_s=traffic.end_s),
-        asked=tuple(
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        return tuple(
             Asked(
-                at_s=since(at_s),
+                at_s=self._since(at_s),
                 tensor_parallel_size=shape.tensor_parallel_size,
                 replicas=shape.replicas,
             )
-            for at_s, shape in run.asked
-        ),
-        held=held,
-    )
+            for at_s, shape in self.run.asked
+        )
+
+    def _since(self, at_s: float) -> float:
+        return round(max(at_s - self.later_s, 0.0), 1)
+
+
+def simulated(traffic: Traffic, scene: Scene, *, seed: int, later_s: float) -> Simulated:
+    later = replace(traffic, arrival_s=traffic.arrival_s + later_s, end_s=traffic.end_s + later_s)
+    planner = HandedOver(scene, at_s=scene.by_hand_s + later_s)
+    run = simulate(later, scene.setting, planner, first=scene.first, seed=seed)
+    return Simulated(run, later_s, until_s=traffic.end_s)
 
 
 def predict(source: Source, recipe: Recipe, scene: Scene, *, seed: int) -> Prediction:
     """Nobody chooses at which second of its cadence the cluster's planner looks, and a look a few seconds earlier may
     decide otherwise: of one simulation for each second, that with the median of the GPUs."""
     traffic = traffic_of(source, recipe)
-    outcomes = [
-        simulated(traffic, scene, seed=seed, later_s=later_s) for later_s in range(int(HandedOver.period_s))
-    ]
-    outcomes.sort(key=lambda one: one.gpus)
-    middle = outcomes[len(outcomes) // 2]
+    seconds = range(int(HandedOver.period_s))
+    found = [simulated(traffic, scene, seed=seed, later_s=later_s) for later_s in seconds]
+    found.sort(key=lambda one: one.gpus)
+    least, middle, most = found[0], found[len(found) // 2], found[-1]
+    outcomes = middle.run.outcomes
+    attainment = attainment_of(outcomes)
+    assert attainment is not None
     return Prediction(
         source=source.name,
         recipe=recipe,
@@ -95,11 +96,11 @@ def predict(source: Source, recipe: Recipe, scene: Scene, *, seed: int) -> Predi
         commit=results.commit(),
         seed=seed,
         requests=len(traffic),
-        failed=middle.failed,
-        attainment=middle.attainment,
-        attainment_by_prompt_decile=middle.attainment_by_prompt_decile,
+        failed=int(outcomes.failed.sum()),
+        attainment=attainment,
+        attainment_by_prompt_decile=attainment_by_decile(outcomes),
         gpus=middle.gpus,
-        gpus_between=(outcomes[0].gpus, outcomes[-1].gpus),
+        gpus_between=(least.gpus, most.gpus),
         asked=middle.asked,
         held=middle.held,
     )
