@@ -1,7 +1,7 @@
-"""An event loop whose timers are punctual to some fifty microseconds, the slack that Linux gives a sleeping thread.
+"""The emulated engine's event loop: a timer ends when it is due, as nearly as the kernel wakes a thread.
 
-Called by the emulated engine's process. asyncio's own waits by epoll in whole milliseconds: it rounds up, and for most
-lengths once more, because a float does not hold them. A step of an engine takes as little as ten.
+asyncio's own waits by epoll in whole milliseconds: it rounds up, and for most lengths once more, because a float does not
+hold them. A step of an engine takes as little as ten. select(2) takes microseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,6 @@ class _PunctualSelector(selectors.EpollSelector):
         return super().select(timeout)
 
 
-def event_loop() -> asyncio.SelectorEventLoop:
+def punctual_event_loop() -> asyncio.SelectorEventLoop:
     """Create it early in a process: select(2) takes no file descriptor beyond 1023."""
     return asyncio.SelectorEventLoop(_PunctualSelector())

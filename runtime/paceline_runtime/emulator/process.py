@@ -28,9 +28,9 @@ from paceline_runtime.emulator.app import EmulatedModel, EmulatedServer
 from paceline_runtime.emulator.cache_config import cache_config_labels
 from paceline_runtime.emulator.current import Current, admin_routes
 from paceline_runtime.emulator.engine import Engine, QueueLimits
+from paceline_runtime.emulator.event_loop import punctual_event_loop
 from paceline_runtime.emulator.metrics import EngineMetrics
 from paceline_runtime.emulator.pace import Pace
-from paceline_runtime.emulator.punctual import event_loop
 from paceline_runtime.emulator.ranks import Ranks
 from paceline_runtime.emulator.start import start
 from paceline_runtime.emulator.step_loop import StepLoop
@@ -79,7 +79,7 @@ def run(options: ServeOptions) -> int:
         says="no model is loaded: answers are canned, only their pace is meant to be real",
         **pod.emulated,
     )
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=punctual_event_loop) as runner:
         runner.run(_serve(pod, serving, options, layout=layout))
     return 0
 
