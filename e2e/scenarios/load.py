@@ -24,6 +24,11 @@ class Outcome:
     records: tuple[Record, ...]
 
     @property
+    def first_tokens_s(self) -> list[float]:
+        """Times to the first token of all that had one, ascending."""
+        return sorted(record.ttft_s for record in self.records if record.ttft_s is not None)
+
+    @property
     def requests(self) -> int:
         return len(self.records)
 

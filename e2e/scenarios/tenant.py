@@ -15,6 +15,11 @@ from e2e.cluster.choice import Cluster
 from e2e.kubectl import Kubectl, wait_for
 
 Manifest = dict[str, Any]
+
+A_70B: Manifest = {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192}
+"""`spec.model` of emulated engines that are divided otherwise than the bundled model allows, which is TP 1 and 3. Named for
+its sizes; nothing is loaded."""
+
 KIND = "inferenceservices.paceline.dev"
 
 
@@ -94,6 +99,10 @@ class Tenant:
     def serving(self) -> list[Manifest]:
         """Engine pods that are Ready and not on their way out."""
         return [p for p in self.engines() if is_ready(p) and not is_leaving(p)]
+
+    def transitions(self) -> int:
+        """Changes of its engine pods that were begun since it was created."""
+        return int((self.observe()["status"].get("transition") or {}).get("id", 0))
 
     def routers(self) -> list[Manifest]:
         return self.kubectl.list("pods", self.router_selector)

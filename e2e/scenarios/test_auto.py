@@ -19,7 +19,7 @@ from e2e.load import Load
 from e2e.scenarios.conftest import ROOT
 from e2e.scenarios.load import Background, targets
 from e2e.scenarios.rival import holds_gpus
-from e2e.scenarios.tenant import Operator, Tenant
+from e2e.scenarios.tenant import A_70B, Operator, Tenant
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("closed_loop")]
 
@@ -151,8 +151,7 @@ def test_a_shift_of_the_mix_changes_the_tensor_parallel_size(
         runtime={"maxSequences": 64},
         transition={"minDwellSeconds": 60},
     )
-    # Named for what is emulated; nothing is loaded. The bundled model would allow TP 1 and 3 only.
-    made["spec"]["model"] = {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192}
+    made["spec"]["model"] = A_70B
     made["spec"]["runtime"]["emulation"] = {
         "startSeconds": 3,
         "timing": {"gpu": "h200", "model": "llama-3.1-70b", "format": "fp8"},
@@ -181,7 +180,7 @@ def test_a_shift_of_the_mix_changes_the_tensor_parallel_size(
     record_scenario(
         requests=sum(one.requests for one in outcomes),
         failed=len(failures),
-        transitions=tenant.observe()["status"]["transition"]["id"],
+        transitions=tenant.transitions(),
         reasons=",".join(reasons),
     )
     assert failures == []

@@ -17,7 +17,7 @@ from e2e.kubectl import wait_for
 from e2e.load import Load
 from e2e.scenarios import rival
 from e2e.scenarios.load import Background
-from e2e.scenarios.tenant import Operator, Tenant
+from e2e.scenarios.tenant import A_70B, Operator, Tenant
 from e2e.scenarios.test_auto import auto, desired, ready
 
 pytestmark = pytest.mark.slow
@@ -93,13 +93,13 @@ def test_a_full_node_changes_its_tensor_parallel_size_and_loses_nothing(
             assert rival.is_pending(tenant)
             time.sleep(10)
     outcome = load.outcome()
-    first_tokens_s = sorted(r.ttft_s for r in outcome.records if r.ttft_s is not None)
+    first_tokens_s = outcome.first_tokens_s
     (same,) = tenant.engines()
     record_scenario(
         engines="emulated",
         requests=outcome.requests,
         failed=len(outcome.failures),
-        transitions=len(CHANGES),
+        transitions=tenant.transitions(),
         operator_kills=killed,
         seconds_of_each_change=" ".join(map(str, took_s)),
         longest_first_token_s=round(first_tokens_s[-1], 1),
@@ -124,8 +124,7 @@ def test_auto_divides_the_only_pod_of_a_full_node_when_the_load_outgrows_it(
         admission={"maxRequestSeconds": 240, "maxOutputTokens": 300},
         router={"hold": {"maxRequests": 1000, "maxSeconds": HOLD_S}},
     )
-    # Named for its sizes; nothing is loaded. The bundled model would allow TP 1 and 3 only.
-    made["spec"]["model"] = {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192}
+    made["spec"]["model"] = A_70B
     tenant.apply(made)
     ready(tenant)
     (pod,) = tenant.engines()
@@ -148,17 +147,16 @@ def test_auto_divides_the_only_pod_of_a_full_node_when_the_load_outgrows_it(
             time.sleep(60)
     outcomes = (calm.outcome(), more.outcome())
     failures = [line for one in outcomes for line in one.failures]
-    first_tokens_s = sorted(r.ttft_s for one in outcomes for r in one.records if r.ttft_s is not None)
     (same,) = tenant.engines()
     decisions = [one for one in tenant.observe()["status"]["decisions"] if "in place" in one["message"]]
     record_scenario(
         engines="emulated",
         requests=sum(one.requests for one in outcomes),
         failed=len(failures),
-        transitions=1,
+        transitions=tenant.transitions(),
         asked_for_s=round(asked_s, 1),
         served_s=round(served_s, 1),
-        longest_first_token_s=round(first_tokens_s[-1], 1),
+        longest_first_token_s=round(max(one.first_tokens_s[-1] for one in outcomes), 1),
         decision=decisions[0]["message"] if decisions else None,
     )
     assert failures == []

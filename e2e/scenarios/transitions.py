@@ -16,6 +16,7 @@ from e2e.scenarios.faults import (
     AN_IMAGE_THAT_IS_NOT_THERE,
     Spec,
 )
+from e2e.scenarios.tenant import A_70B
 
 ASKED: Final = "Asked"
 """The API server took the change; the operator has not seen it."""
@@ -105,8 +106,7 @@ WITHIN = Family(
     first=WHOLE,
     kinds=(IN_PLACE,),
     spec={
-        # Named for its sizes; nothing is loaded. The bundled model would allow TP 1 and 3 only.
-        "model": {"uri": "hf://meta-llama/Llama-3.1-70B-Instruct@main", "maxModelTokens": 8192},
+        "model": A_70B,
         "transition": {"inPlace": "Enabled", "maxHoldSeconds": 60},
     },
 )
