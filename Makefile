@@ -16,7 +16,7 @@ OURS := operator runtime e2e tests benchmarks quantize
 
 .PHONY: help
 help: ## This list
-	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 36
 
 # -- What everything needs ---------------------------------------------------------------------------------
 
