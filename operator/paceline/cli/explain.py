@@ -66,7 +66,7 @@ def explanation(service: Mapping[str, Any], records: list[dict[str, Any]]) -> It
     scaling = service["spec"]["scaling"]
     desired = (status.get("shape") or {}).get("desired")
     yield f"{service['metadata']['name']}: {scaling.get('mode', 'Manual')}, {_shape(desired)}"
-    for kind in ("ScalingActive", "MetricsAvailable", "SLOMet", "Feasible"):
+    for kind in ("ScalingActive", "MetricsAvailable", "SLOMet", "Feasible", "Transitioning"):
         if (one := conditions.get(kind)) is not None:
             yield f"  {kind:<17} {one['status']:<8} {one.get('message', '')}"
     for refused in status.get("refusedShapes") or ():

@@ -71,6 +71,17 @@ def test_the_last_straggler_is_explained() -> None:
     assert f"  2026-11-22T07:00:00Z: {message}" in list(explanation(cluster.service, []))
 
 
+def test_how_a_change_was_made_is_explained() -> None:
+    cluster = Cluster(EMULATED)
+    cluster.settle()
+    before = str(cluster.service["status"]["variants"][0]["name"])
+    cluster.edit({"scaling": {"tensorParallelSize": 3}})
+    cluster.settle()
+    after = str(cluster.service["status"]["variants"][0]["name"])
+    said = f"  {'Transitioning':<17} {'False':<8} Change 1 from {before} to {after}: Done."
+    assert said in list(explanation(cluster.service, []))
+
+
 async def test_top_shows_a_dash_for_what_is_not_known() -> None:
     service, _ = await _recorded()
     fresh = Cluster(EMULATED)
