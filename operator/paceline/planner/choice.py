@@ -19,7 +19,9 @@ from paceline.planner.state import PlannerState
 from paceline.planner.trust import Assessment
 
 _NEAR_BEST: Final = 0.1
-"""When no shape is enough: so much of the error budget is not worth a replica."""
+"""When no shape is enough: so much of the error budget is not worth a replica…"""
+_NEAR_IN_A_SHIFT: Final = 1.0
+"""…and so much while the mix shifts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Chooser:
     cached_share: float
     mix_requests: float
     """Requests that the mix is known from."""
+    mix_shifting: bool
+    """It differs from the one before at this very look: what is known of it may be half of a shift."""
     settings: PlannerSettings
 
     def choose(self) -> Choice:
@@ -62,7 +66,9 @@ class Chooser:
             ladders=self.ladders,
             allowed=self.allowed,
             strict=self.strict,
+            lasting=self.lasting,
             floor_noise=self._floor_noise,
+            mix_shifting=self.mix_shifting,
             tried=self.tried,
             cached_share=self.cached_share,
             settings=self.settings,
@@ -80,10 +86,18 @@ class Chooser:
         """The same for a shape that is new."""
         return self._allowed(one, self.settings.down_miss_allowance)
 
-    def _allowed(self, one: Ladder, allowance: float) -> float:
+    def lasting(self, one: Ladder) -> float:
+        """The same for a size that is to stay: a budget that was saved up does not last that long."""
+        return self._allowed(one, self.settings.miss_allowance, pace=min(self._pace, 1.0))
+
+    def _allowed(self, one: Ladder, allowance: float, *, pace: float | None = None) -> float:
         left = 1 - self._goal.objective - one.floor_miss
-        pace = self.state.pace.factor if self.state.pace is not None else 1.0
+        pace = self._pace if pace is None else pace
         return one.floor_miss + allowance * pace * left if left > 0 else -1.0
+
+    @property
+    def _pace(self) -> float:
+        return self.state.pace.factor if self.state.pace is not None else 1.0
 
     @property
     def _floor_noise(self) -> float:
@@ -221,7 +235,9 @@ class Chooser:
 
     def _best_effort(self, one: Ladder) -> int:
         """Where nothing is enough: the fewest replicas that come near the best there is, and carry the load."""
-        near = float(one.miss[-1]) + _NEAR_BEST * (1 - self._goal.objective)
+        # Which size a shift takes is known soon, and these replicas would leave with the present one.
+        near_best = _NEAR_IN_A_SHIFT if self.mix_shifting else _NEAR_BEST
+        near = float(one.miss[-1]) + near_best * (1 - self._goal.objective)
         if one.miss[-1] > 0.5:
             return one.most
         return one.least(near) or one.most

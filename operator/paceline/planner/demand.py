@@ -33,9 +33,11 @@ class Demand:
     backlog_per_s: float
     """Waiting requests over the time within which they are to be worked off."""
     seasonal: bool
+    jump_per_s: float | None
+    """What a jump that is expected within the look-ahead would lead to; None: none is."""
     look_ahead_s: float
     rates: Floats
-    """What may come, with the backlog."""
+    """What may come, with the backlog; a jump last, where some came back."""
     weights: Floats
     """Share of the requests that come at each of them."""
 
@@ -73,6 +75,12 @@ def _demand(
     backlog = waiting_requests(observation) / settings.recovery_s
     rates = expected * np.exp(_SCORES * said.sigma * settings.demand_sigmas)
     shares = _WEIGHTS * np.maximum(rates, 1e-12)
+    shares /= shares.sum()
+    jump_per_s = None
+    if (jump := said.jump) is not None:
+        jump_per_s = jump.rate_per_s(expected)
+        rates = np.append(rates, jump_per_s)
+        shares = np.append(shares * (1 - jump.share), jump.share)
     return Demand(
         measured_per_s=measured,
         expected_per_s=expected,
@@ -80,9 +88,10 @@ def _demand(
         sigma=said.sigma,
         backlog_per_s=backlog,
         seasonal=said.seasonal,
+        jump_per_s=jump_per_s,
         look_ahead_s=look_ahead_s,
         rates=rates + backlog,
-        weights=shares / shares.sum(),
+        weights=shares,
     )
 
 

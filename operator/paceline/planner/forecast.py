@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from paceline.planner.state import ForecastMemory, PastForecast, Smoothed
+from paceline.planner.jumps import ExpectedJump, counted, expected_jump, is_jump, with_jump
+from paceline.planner.state import ForecastMemory, JumpMemory, PastForecast, Smoothed
 
 _TIME_CONSTANTS_S: Final = (60.0, 180.0, 600.0)
 _TREND_REACH: Final = 1.5
@@ -57,6 +58,7 @@ class Forecast:
     """Yesterday's curve raised it."""
     errors: float
     """How many comparisons stand behind `sigma`."""
+    jump: ExpectedJump | None
 
 
 def forecast(
@@ -71,6 +73,7 @@ def forecast(
     profile = _rolled(memory, now_s).profile
     old_rate, passed_s = memory.rate, now_s - memory.at_s
     helps = memory.raised_square < _SEASON_GAIN * memory.plain_square
+    jump = expected_jump(memory.jumps, now_s=now_s, look_ahead_s=look_ahead_s)
     memory = _smoothed(_scored(memory, now_s=now_s, rate=rate, window_s=window_s), now_s=now_s, rate=rate)
     reach_s = look_ahead_s + window_s / 2
     experts = _experts(memory.smoothed, reach_s=reach_s)
@@ -95,7 +98,14 @@ def forecast(
         said = PastForecast(at_s=now_s, look_ahead_s=look_ahead_s, rates=(*experts, curve), plain=without)
         memory = replace(memory, pending=(*memory.pending, said))
     return (
-        Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=seasonal, errors=memory.weight),
+        Forecast(
+            now_per_s=now,
+            ahead_per_s=ahead,
+            sigma=sigma,
+            seasonal=seasonal,
+            errors=memory.weight,
+            jump=jump,
+        ),
         memory,
     )
 
@@ -114,6 +124,7 @@ def _fresh(now_s: float, rate: float, memory: ForecastMemory | None) -> Forecast
         rate=rate,
         profile=(-1.0,) * _SLOTS if memory is None else memory.profile,
         today=(-1.0,) * _SLOTS if memory is None else memory.today,
+        jumps=JumpMemory() if memory is None else memory.jumps,
     )
 
 
@@ -181,12 +192,16 @@ def _of_day(profile: tuple[float, ...], at_s: float) -> float:
 
 def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: float) -> ForecastMemory:
     """What was said about now against what came. The noise of counting is no error of the expert."""
-    share = -math.expm1(-max(now_s - memory.at_s, 0.0) / _DAY_S)
+    passed_s = max(now_s - memory.at_s, 0.0)
+    share = -math.expm1(-passed_s / _DAY_S)
     plain_square, raised_square = memory.plain_square, memory.raised_square
     due = [one for one in memory.pending if one.at_s + one.look_ahead_s <= now_s]
+    jumps = counted(memory.jumps, passed_s=passed_s, rate=rate)
     if not due:
-        return memory
+        return replace(memory, jumps=jumps)
     squares, under, weight = list(memory.squares), list(memory.under_squares), memory.weight
+    best = min(range(len(squares) - 1), key=lambda index: squares[index])
+    sigma, helps = math.sqrt(2 * under[best]), raised_square < _SEASON_GAIN * plain_square
     least = 1 / window_s
     counting = 1 / (max(rate, least) * window_s)
     for one in due:
@@ -194,10 +209,15 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
         raised = max(one.plain, one.rates[-1])
         plain_square += share * (_error(rate, one.plain, least, counting)[1] - plain_square)
         raised_square += share * (_error(rate, raised, least, counting)[1] - raised_square)
-        for index, said in enumerate(one.rates):
-            error, square = _error(rate, said, least, counting)
+        said = raised if helps else one.plain
+        jumped = is_jump(rate, said, window_s=window_s, sigma=sigma)
+        for index, rate_said in enumerate(one.rates):
+            error, square = _error(rate, rate_said, least, counting)
             squares[index] += (square - squares[index]) / weight
-            under[index] += ((square if error > 0 else 0.0) - under[index]) / weight
+            if not jumped:
+                under[index] += ((square if error > 0 else 0.0) - under[index]) / weight
+    if jumped:
+        jumps = with_jump(jumps, now_s=now_s, passed_s=passed_s, came=rate, said=said, window_s=window_s)
     return replace(
         memory,
         squares=tuple(squares),
@@ -206,6 +226,7 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
         plain_square=plain_square,
         raised_square=raised_square,
         pending=memory.pending[len(due) :],
+        jumps=jumps,
     )
 
 
@@ -223,4 +244,11 @@ def extended(memory: ForecastMemory, *, now_s: float, look_ahead_s: float) -> Fo
     now = _experts(memory.smoothed, reach_s=age_s)[best]
     ahead = _experts(memory.smoothed, reach_s=reach_s)[best]
     sigma = math.sqrt(max(2 * memory.under_squares[best], 1e-6) * (1 + age_s / max(look_ahead_s, 1.0)))
-    return Forecast(now_per_s=now, ahead_per_s=ahead, sigma=sigma, seasonal=False, errors=memory.weight)
+    return Forecast(
+        now_per_s=now,
+        ahead_per_s=ahead,
+        sigma=sigma,
+        seasonal=False,
+        errors=memory.weight,
+        jump=expected_jump(memory.jumps, now_s=now_s, look_ahead_s=look_ahead_s),
+    )

@@ -97,7 +97,10 @@ class Planner:
         )
         if calm:
             state = self._learned(observation, state, demand, surfaces)
-        return self._chosen(observation, state, demand, memory.used, surfaces, priced, assessment)
+        shifting = before.mix is not None and memory.shifted_at_s == observation.now_s
+        return self._chosen(
+            observation, state, demand, memory.used, surfaces, priced, assessment, mix_shifting=shifting
+        )
 
     def _chosen(
         self,
@@ -108,6 +111,8 @@ class Planner:
         surfaces: MixSurfaces,
         priced: Charged,
         assessment: Assessment,
+        *,
+        mix_shifting: bool,
     ) -> Decision:
         ladders = priced.ladders
         chooser = Chooser(
@@ -119,6 +124,7 @@ class Planner:
             tried=frozenset(one.tensor_parallel_size for one in state.calibrations if one.measurements),
             cached_share=blend.cached_prompt_share,
             mix_requests=sum(blend.prompt.counts),
+            mix_shifting=mix_shifting,
             settings=self._settings,
         )
         passed_s = _passed_s(observation, state)
@@ -148,11 +154,13 @@ class Planner:
         )
         shape = choice.shape
         predicted = next((one.prediction for one in candidates if one.shape == shape), None)
-        season = ", as at this time of day before" if demand.seasonal else ""
+        as_before = ", as at this time of day before" if demand.seasonal else ""
+        if demand.jump_per_s is not None and demand.jump_per_s > demand.expected_per_s:
+            as_before += f", and a jump to {demand.jump_per_s:.3g} as there were before"
         return Decision(
             shape=shape,
             reason=choice.reason,
-            message=f"{_words(shape)} for {demand.planned_per_s:.3g} requests/s{season}: {choice.why}"
+            message=f"{_words(shape)} for {demand.planned_per_s:.3g} requests/s{as_before}: {choice.why}"
             + _granted(observation, choice.limit),
             feasible=choice.feasible,
             limit=choice.limit,

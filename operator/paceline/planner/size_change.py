@@ -68,13 +68,15 @@ def change_of(
     ladders: Sequence[Ladder],
     allowed: Allowed,
     strict: Allowed,
+    lasting: Allowed,
     floor_noise: float,
+    mix_shifting: bool,
     tried: frozenset[int],
     cached_share: float,
     settings: PlannerSettings,
 ) -> Change | None:
     """The change to make now; None: stay."""
-    if observation.changing or not dwelt(observation, state):
+    if observation.changing or mix_shifting or not dwelt(observation, state):
         return None
     if mine is not None and demand.measured_per_s is None:
         return None
@@ -88,7 +90,7 @@ def change_of(
         # The few longest prompts that were seen put it above, and may put it below again.
         return None
     if mine is None or mine.least(allowed(mine)) is None:
-        return _for_want(mine, ladders, others, observation=observation, allowed=allowed, settings=settings)
+        return _for_want(mine, ladders, others, observation=observation, lasting=lasting, settings=settings)
     since = state.size_needs_since_s
     if since is None or observation.now_s - since < settings.size_evidence_s:
         return None
@@ -116,12 +118,12 @@ def _for_want(
     others: Sequence[Ladder],
     *,
     observation: Observation,
-    allowed: Allowed,
+    lasting: Allowed,
     settings: PlannerSettings,
 ) -> Change | None:
     """This size is not enough, however many of it fit."""
     if others:
-        best = min(others, key=lambda one: _price(one, allowed))
+        best = min(others, key=lambda one: _price(one, lasting))
         if mine is None:
             return Change(to=best, reason="FloorAboveTarget", why="the present size is not allowed any more")
         if mine.floor_miss > 1 - observation.goal.objective:
@@ -141,9 +143,9 @@ def _for_want(
     )
 
 
-def _price(one: Ladder, allowed: Allowed) -> tuple[int, float, int]:
+def _price(one: Ladder, lasting: Allowed) -> tuple[int, float, int]:
     """GPUs, then the misses of the change."""
-    replicas = one.least(allowed(one)) or 0
+    replicas = one.least(lasting(one)) or one.most
     switch = one.switches.get(replicas)
     return replicas * one.size, switch.missed if switch is not None else 0.0, one.size
 

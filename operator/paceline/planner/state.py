@@ -72,6 +72,27 @@ class PastForecast:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Jump:
+    """Looks close to each other in which far more came than was said."""
+
+    since_s: float
+    until_s: float
+    ratio: float
+    """The most that came over what was said."""
+    level_per_s: float
+    """The highest rate."""
+    requests: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JumpMemory:
+    requests: float = 0.0
+    """In all, forgotten over a day as those of the jumps are."""
+    jumps: tuple[Jump, ...] = ()
+    """Oldest first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ForecastMemory:
     at_s: float
     smoothed: tuple[Smoothed, ...]
@@ -94,6 +115,7 @@ class ForecastMemory:
     """Rate by time of day up to yesterday, one a slot; negative where no day was seen yet."""
     today: tuple[float, ...]
     """The same of the day under way."""
+    jumps: JumpMemory = JumpMemory()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
