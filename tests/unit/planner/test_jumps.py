@@ -110,7 +110,7 @@ def hourly(s: float) -> float:
 def test_the_next_of_hourly_jumps_is_foreseen_and_the_other_hours_are_as_sure_as_before() -> None:
     memory: ForecastMemory | None = None
     said, before = None, None
-    for look in range(1, int(5 * 3600 + 1300) // 15):
+    for look in range(1, (5 * 3600 + 1300) // 15):
         now_s = 15.0 * look
         rate = sum(hourly(now_s - back) for back in range(0, 60, 5)) / 12
         said, memory = forecast(memory, now_s=now_s, rate=rate, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
