@@ -76,7 +76,7 @@ def change_of(
     settings: PlannerSettings,
 ) -> Change | None:
     """The change to make now; None: stay."""
-    if observation.changing or mix_shifting or not dwelt(observation, state):
+    if observation.changing or not dwelt(observation, state):
         return None
     if mine is not None and demand.measured_per_s is None:
         return None
@@ -90,7 +90,10 @@ def change_of(
         # The few longest prompts that were seen put it above, and may put it below again.
         return None
     if mine is None or mine.least(allowed(mine)) is None:
-        return _for_want(mine, ladders, others, observation=observation, lasting=lasting, settings=settings)
+        change = _for_want(mine, ladders, others, observation=observation, lasting=lasting, settings=settings)
+        # Half of a shift may ask for half of the size, and the dwell time would keep it.
+        larger = change is not None and any(one.size > change.to.size for one in ladders)
+        return None if mix_shifting and larger else change
     since = state.size_needs_since_s
     if since is None or observation.now_s - since < settings.size_evidence_s:
         return None
