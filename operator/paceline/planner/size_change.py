@@ -31,7 +31,8 @@ _PAYBACK: Final = 1.5
 """Savings over the costs of a change: an estimate of both is worth no more than that."""
 
 Allowed = Callable[[Ladder], float]
-"""Misses that a ladder may be expected to have; `strict` ones for a shape that is new."""
+"""Misses that a ladder may be expected to have; `strict` ones for a shape that is new, `lasting` ones for a size that is to
+stay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,15 @@ def change_of(
         # The few longest prompts that were seen put it above, and may put it below again.
         return None
     if mine is None or mine.least(allowed(mine)) is None:
-        change = _for_want(mine, ladders, others, observation=observation, lasting=lasting, settings=settings)
+        change = _for_want(
+            mine,
+            ladders,
+            others,
+            observation=observation,
+            allowed=allowed,
+            lasting=lasting,
+            settings=settings,
+        )
         # Half of a shift may ask for half of the size, and the dwell time would keep it.
         larger = change is not None and any(one.size > change.to.size for one in ladders)
         return None if mix_shifting and larger else change
@@ -121,12 +130,13 @@ def _for_want(
     others: Sequence[Ladder],
     *,
     observation: Observation,
+    allowed: Allowed,
     lasting: Allowed,
     settings: PlannerSettings,
 ) -> Change | None:
     """This size is not enough, however many of it fit."""
     if others:
-        best = min(others, key=lambda one: _price(one, lasting))
+        best = min(others, key=lambda one: _price(one, lasting=lasting, allowed=allowed))
         if mine is None:
             return Change(to=best, reason="FloorAboveTarget", why="the present size is not allowed any more")
         if mine.floor_miss > 1 - observation.goal.objective:
@@ -146,11 +156,13 @@ def _for_want(
     )
 
 
-def _price(one: Ladder, lasting: Allowed) -> tuple[int, float, int]:
-    """GPUs, then the misses of the change."""
-    replicas = one.least(lasting(one)) or one.most
+def _price(one: Ladder, *, lasting: Allowed, allowed: Allowed) -> tuple[bool, int, float, int]:
+    """Whether it will do for now alone, GPUs, then the misses of the change."""
+    replicas, for_now = one.least(lasting(one)), False
+    if replicas is None:
+        replicas, for_now = one.least(allowed(one)) or one.most, True
     switch = one.switches.get(replicas)
-    return replicas * one.size, switch.missed if switch is not None else 0.0, one.size
+    return for_now, replicas * one.size, switch.missed if switch is not None else 0.0, one.size
 
 
 _LOST: Final = 0.5

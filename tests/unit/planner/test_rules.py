@@ -12,6 +12,7 @@ from paceline.planner import (
     Figure,
     Grant,
     Group,
+    Lengths,
     NodeGpus,
     Planner,
     PlannerSettings,
@@ -22,7 +23,7 @@ from paceline.planner import (
 from paceline.planner.experience import experienced
 from paceline.planner.pacing import paced
 from paceline.planner.state import Pace
-from tests.unit.planner.looks import TIMING, goal, look, nodes, shape, traffic
+from tests.unit.planner.looks import CHAT_PROMPT, TIMING, goal, look, nodes, shape, traffic
 
 
 def watched(
@@ -59,6 +60,54 @@ def test_two_changes_of_size_are_never_nearer_than_the_dwell_time() -> None:
     assert held.tensor_parallel_size == current.tensor_parallel_size
     _, moved, _ = watched(planner, 4.0, held, looks=60, from_s=3700.0, state=later.state, goal=loose)
     assert moved.tensor_parallel_size < current.tensor_parallel_size
+
+
+def with_long_prompts(share: float) -> Lengths:
+    """Chat, with so many prompts of 15,000 tokens among it."""
+    chat = float(sum(CHAT_PROMPT.counts))
+    long = chat * share / (1 - share)
+    *counts, last = CHAT_PROMPT.counts
+    return replace(
+        CHAT_PROMPT,
+        counts=(*counts, last + long),
+        mean_tokens=(chat * CHAT_PROMPT.mean_tokens + long * 15_000) / (chat + long),
+    )
+
+
+SLOW = goal(ttft_ms=2000, tpot_ms=50)
+
+
+def test_half_of_a_shift_does_not_choose_the_size() -> None:
+    """The window shows a quarter of the shift, then half of it, and so on; what it shows first would ask for TP2."""
+    planner = Planner(timing=TIMING)
+    quarter = traffic(8.0, prompt=with_long_prompts(0.025))
+    assert planner.decide(look(8.0, shape(1, 3), goal=SLOW, traffic=quarter)).shape.tensor_parallel_size == 2
+    decision, current, _ = watched(planner, 8.0, shape(1, 12), looks=8, goal=SLOW)
+    assert current.tensor_parallel_size == 1
+    sizes = []
+    for tick, share in enumerate((0.025, 0.05, 0.075, 0.1, 0.1, 0.1)):
+        shifted = traffic(8.0, prompt=with_long_prompts(share))
+        seen = look(8.0, current, now_s=120 + 15.0 * tick, goal=SLOW, traffic=shifted)
+        decision = planner.decide(seen, decision.state)
+        current = decision.shape
+        sizes.append(current.tensor_parallel_size)
+    assert sizes == [1, 1, 1, 4, 4, 4], "the last quarter is within the noise of the others"
+
+
+def test_the_largest_size_need_not_wait_for_the_rest_of_a_shift() -> None:
+    planner, two = Planner(timing=TIMING), replace(SLOW, allowed_tensor_parallel_sizes=(1, 4))
+    before, current, _ = watched(planner, 8.0, shape(1, 12), looks=8, goal=two)
+    shifted = traffic(8.0, prompt=with_long_prompts(0.05))
+    decision = planner.decide(look(8.0, current, now_s=120.0, goal=two, traffic=shifted), before.state)
+    assert decision.shape.tensor_parallel_size == 4
+
+
+@pytest.mark.parametrize("pace", [1.0, 8.0])
+def test_a_budget_that_was_saved_up_does_not_choose_the_size(pace: float) -> None:
+    """With eight budgets to spend TP2 would be cheaper for the few minutes that they last."""
+    state = PlannerState(pace=Pace(factor=pace, requests_per_window=1200.0, counted_at_s=0.0))
+    seen = look(20.0, shape(1, 2), goal=SLOW, traffic=traffic(20.0, prompt=with_long_prompts(0.05)))
+    assert Planner(timing=TIMING).decide(seen, state).shape.tensor_parallel_size == 4
 
 
 def test_a_floor_above_the_target_waits_for_the_dwell_time_and_says_so() -> None:
