@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from paceline.planner.allowance import Allowance
 from paceline.planner.calm import Band, band_of, lowered_to
 from paceline.planner.capacity import least_replicas
 from paceline.planner.decision import Limit, Reason, Switch
@@ -46,6 +47,7 @@ class Chooser:
     state: PlannerState
     demand: Demand
     ladders: Sequence[Ladder]
+    allow: Allowance
     assessment: Assessment
     tried: frozenset[int]
     cached_share: float
@@ -64,9 +66,7 @@ class Chooser:
             demand=self.demand,
             mine=mine,
             ladders=self.ladders,
-            allowed=self.allowed,
-            strict=self.strict,
-            lasting=self.lasting,
+            allow=self.allow,
             floor_noise=self._floor_noise,
             mix_shifting=self.mix_shifting,
             tried=self.tried,
@@ -76,28 +76,6 @@ class Chooser:
         if change is not None:
             return self._moved(change)
         return self._replicas(mine or min(self.ladders, key=lambda one: one.size))
-
-    def allowed(self, one: Ladder) -> float:
-        """Misses that may be expected before replicas are added: a share of what the floor leaves, as the budget
-        stands."""
-        return self._allowed(one, self.settings.miss_allowance)
-
-    def strict(self, one: Ladder) -> float:
-        """The same for a shape that is new."""
-        return self._allowed(one, self.settings.down_miss_allowance)
-
-    def lasting(self, one: Ladder) -> float:
-        """The same for a size that is to stay: a budget that was saved up does not last that long."""
-        return self._allowed(one, self.settings.miss_allowance, pace=min(self._pace, 1.0))
-
-    def _allowed(self, one: Ladder, allowance: float, *, pace: float | None = None) -> float:
-        left = 1 - self._goal.objective - one.floor_miss
-        pace = self._pace if pace is None else pace
-        return one.floor_miss + allowance * pace * left if left > 0 else -1.0
-
-    @property
-    def _pace(self) -> float:
-        return self.state.pace.factor if self.state.pace is not None else 1.0
 
     @property
     def _floor_noise(self) -> float:
@@ -123,7 +101,7 @@ class Chooser:
 
     def _moved(self, change: Change) -> Choice:
         to = change.to
-        replicas = to.least(self.strict(to)) or to.least(self.allowed(to))
+        replicas = to.least(self.allow.new(to)) or to.least(self.allow.now(to))
         feasible = replicas is not None
         shape = self._bounded(to, self._best_effort(to) if replicas is None else replicas)
         surge = Switch(how="Surge", gpus_beside=shape.gpus, hold_s=0.0, missed=0.0)
@@ -136,14 +114,14 @@ class Chooser:
             why=change.why + _how(switch),
             feasible=feasible,
             limit="None" if feasible else self._limit(to),
-            allowed_miss=self.allowed(to),
+            allowed_miss=self.allow.now(to),
             switch=switch,
         )
 
     def _replicas(self, mine: Ladder) -> Choice:
         band = band_of(self.state, now_s=self.observation.now_s, settings=self.settings)
-        allowed = self.allowed(mine)
-        down = self._allowed(mine, self.settings.down_miss_allowance * band.allowance_factor)
+        allowed = self.allow.now(mine)
+        down = self.allow.new(mine, factor=band.allowance_factor)
         needed, proven = mine.least(allowed), mine.least(down)
         best_effort = self._best_effort(mine)
         wanted = self._bounded(mine, best_effort if needed is None else needed)

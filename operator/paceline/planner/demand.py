@@ -45,6 +45,11 @@ class Demand:
     def planned_per_s(self) -> float:
         return self.expected_per_s + self.backlog_per_s
 
+    @property
+    def highest_per_s(self) -> float:
+        """The same in the jump, where one is expected."""
+        return max(self.expected_per_s, self.jump_per_s or 0.0) + self.backlog_per_s
+
 
 def demand_of(
     observation: Observation, memory: ForecastMemory | None, *, settings: PlannerSettings

@@ -21,7 +21,7 @@ from paceline.planner.surface import Surface, misses
 Floats = npt.NDArray[np.float64]
 
 _HEADROOM_MOST: Final = 2.0
-"""No objective needs more than this multiple of the replicas that the highest rate needs, once there are many."""
+"""No objective needs more than this multiple of the replicas that the load keeps busy, once there are many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +136,7 @@ def ladders_of(
     rungs = [
         _rungs(
             demand.planned_per_s / (surface.most_rate * capacity_factor),
+            highest=demand.highest_per_s / (surface.most_rate * capacity_factor),
             room=rooms[size],
             least=min(least, rooms[size].most),
             current=current.replicas if current is not None and current.tensor_parallel_size == size else 0,
@@ -164,12 +165,12 @@ def ladders_of(
     )
 
 
-def _rungs(floor: float, *, room: Room, least: int, current: int) -> npt.NDArray[np.intp]:
-    """`floor`: the replicas that the highest rate needs."""
+def _rungs(floor: float, *, highest: float, room: Room, least: int, current: int) -> npt.NDArray[np.intp]:
+    """`floor`: the replicas that the load keeps busy. `highest`: the same in a jump, where one is expected."""
     in_place = np.array(room.in_place, dtype=np.intp)
     if not room.most:
         return in_place
-    top = max(int(_HEADROOM_MOST * floor) + 12, current)
+    top = max(int(_HEADROOM_MOST * highest) + 12, current)
     most = room.whole(max(min(top, room.most), least))
     first = max(min(int(floor), most - 12, current - 2 * room.unit if current else most), least)
     beside = np.arange(max(first // room.unit, 1) * room.unit, most + 1, room.unit)

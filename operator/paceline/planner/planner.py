@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from paceline.planner import calibration, without_table
+from paceline.planner.allowance import Allowance
 from paceline.planner.calm import band_of, lowered_to, recorded
 from paceline.planner.capacity import least_replicas, room
 from paceline.planner.choice import Chooser
@@ -115,23 +116,22 @@ class Planner:
         mix_shifting: bool,
     ) -> Decision:
         ladders = priced.ladders
-        chooser = Chooser(
+        allow = Allowance.of(state, objective=observation.goal.objective, settings=self._settings)
+        passed_s = _passed_s(observation, state)
+        state = with_needs(state, ladders, allow=allow, now_s=observation.now_s, passed_s=passed_s)
+        choice = Chooser(
             observation=observation,
             state=state,
             demand=demand,
             ladders=ladders,
+            allow=allow,
             assessment=assessment,
             tried=frozenset(one.tensor_parallel_size for one in state.calibrations if one.measurements),
             cached_share=blend.cached_prompt_share,
             mix_requests=sum(blend.prompt.counts),
             mix_shifting=mix_shifting,
             settings=self._settings,
-        )
-        passed_s = _passed_s(observation, state)
-        state = with_needs(
-            state, ladders, allowed=chooser.allowed, now_s=observation.now_s, passed_s=passed_s
-        )
-        choice = replace(chooser, state=state).choose()
+        ).choose()
         candidates = candidates_of(
             choice, ladders, observation=observation, state=state, settings=self._settings
         )

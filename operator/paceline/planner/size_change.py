@@ -11,10 +11,11 @@ rate: that may add replicas, and a start of every one is too much for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from paceline.planner.allowance import Allowance
 from paceline.planner.decision import Reason
 from paceline.planner.demand import Demand
 from paceline.planner.ladder import Ladder
@@ -30,10 +31,6 @@ _REFILL_S: Final = 600.0
 _PAYBACK: Final = 1.5
 """Savings over the costs of a change: an estimate of both is worth no more than that."""
 
-Allowed = Callable[[Ladder], float]
-"""Misses that a ladder may be expected to have; `strict` ones for a shape that is new, `lasting` ones for a size that is to
-stay."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -43,14 +40,14 @@ class Change:
 
 
 def with_needs(
-    state: PlannerState, ladders: Sequence[Ladder], *, allowed: Allowed, now_s: float, passed_s: float
+    state: PlannerState, ladders: Sequence[Ladder], *, allow: Allowance, now_s: float, passed_s: float
 ) -> PlannerState:
     """The state with what each size would need now in its average."""
     share = -math.expm1(-passed_s / _MEMORY_S)
     before = {one.tensor_parallel_size: one.gpus for one in state.size_needs}
     needs = []
     for one in ladders:
-        needed = one.least(allowed(one))
+        needed = one.least(allow.now(one))
         if needed is None:
             continue
         gpus = float(needed * one.size)
@@ -67,9 +64,7 @@ def change_of(
     demand: Demand,
     mine: Ladder | None,
     ladders: Sequence[Ladder],
-    allowed: Allowed,
-    strict: Allowed,
-    lasting: Allowed,
+    allow: Allowance,
     floor_noise: float,
     mix_shifting: bool,
     tried: frozenset[int],
@@ -85,19 +80,18 @@ def change_of(
     others = [
         one
         for one in ladders
-        if one is not mine and one.least(allowed(one)) is not None and one.floor_miss + floor_noise < budget
+        if one is not mine and one.least(allow.now(one)) is not None and one.floor_miss + floor_noise < budget
     ]
     if mine is not None and budget <= mine.floor_miss <= budget + floor_noise:
         # The few longest prompts that were seen put it above, and may put it below again.
         return None
-    if mine is None or mine.least(allowed(mine)) is None:
+    if mine is None or mine.least(allow.now(mine)) is None:
         change = _for_want(
             mine,
             ladders,
             others,
             observation=observation,
-            allowed=allowed,
-            lasting=lasting,
+            allow=allow,
             settings=settings,
         )
         # Half of a shift may ask for half of the size, and the dwell time would keep it.
@@ -110,8 +104,7 @@ def change_of(
         state,
         mine=mine,
         others=others,
-        allowed=allowed,
-        strict=strict,
+        allow=allow,
         tried=tried,
         look_ahead_s=demand.look_ahead_s,
         cached_share=cached_share,
@@ -130,13 +123,12 @@ def _for_want(
     others: Sequence[Ladder],
     *,
     observation: Observation,
-    allowed: Allowed,
-    lasting: Allowed,
+    allow: Allowance,
     settings: PlannerSettings,
 ) -> Change | None:
     """This size is not enough, however many of it fit."""
     if others:
-        best = min(others, key=lambda one: _price(one, lasting=lasting, allowed=allowed))
+        best = min(others, key=lambda one: _price(one, allow))
         if mine is None:
             return Change(to=best, reason="FloorAboveTarget", why="the present size is not allowed any more")
         if mine.floor_miss > 1 - observation.goal.objective:
@@ -156,11 +148,11 @@ def _for_want(
     )
 
 
-def _price(one: Ladder, *, lasting: Allowed, allowed: Allowed) -> tuple[bool, int, float, int]:
+def _price(one: Ladder, allow: Allowance) -> tuple[bool, int, float, int]:
     """Whether it will do for now alone, GPUs, then the misses of the change."""
-    replicas, for_now = one.least(lasting(one)), False
+    replicas, for_now = one.least(allow.lasting(one)), False
     if replicas is None:
-        replicas, for_now = one.least(allowed(one)) or one.most, True
+        replicas, for_now = one.least(allow.now(one)) or one.most, True
     switch = one.switches.get(replicas)
     return for_now, replicas * one.size, switch.missed if switch is not None else 0.0, one.size
 
@@ -174,8 +166,7 @@ def _for_money(
     *,
     mine: Ladder,
     others: Sequence[Ladder],
-    allowed: Allowed,
-    strict: Allowed,
+    allow: Allowance,
     tried: frozenset[int],
     look_ahead_s: float,
     cached_share: float,
@@ -183,14 +174,14 @@ def _for_money(
 ) -> Change | None:
     needs = {one.tensor_parallel_size: one.gpus for one in state.size_needs}
     here = needs.get(mine.size)
-    now_here = (mine.least(allowed(mine)) or 0) * mine.size
+    now_here = (mine.least(allow.now(mine)) or 0) * mine.size
     if here is None or here <= 0:
         return None
     best: Change | None = None
     most_saved = 0.0
     for one in others:
         there = needs.get(one.size)
-        replicas = one.least(strict(one)) or one.most
+        replicas = one.least(allow.new(one)) or one.most
         now_there = replicas * one.size
         least = settings.size_saving_least if one.size in tried else settings.size_saving_untried
         if there is None or now_there > now_here * (1 - least / 2):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from paceline.planner import Planner, PlannerState
 from paceline.planner.forecast import forecast
 from paceline.planner.jumps import ExpectedJump, counted, expected_jump, is_jump, with_jump
-from paceline.planner.state import ForecastMemory, JumpMemory
+from paceline.planner.state import ForecastMemory, Jump, JumpMemory
+from tests.unit.planner.looks import TIMING, goal, look, nodes, shape
 
 WINDOW_S, AHEAD_S, STEP_S = 60.0, 120.0, 15.0
 
@@ -103,6 +106,29 @@ def test_a_jump_is_more_than_everyday_errors_and_counting(
     assert is_jump(came, said, window_s=WINDOW_S, sigma=sigma) is jump
 
 
+def test_capacity_stands_before_a_jump_that_is_due_however_large_the_service_is() -> None:
+    planner, many = Planner(timing=TIMING), goal(allowed_tensor_parallel_sizes=(2,), max_replicas=400)
+    state, current = PlannerState(), shape(2, 40)
+    for minute in range(40):
+        seen = look(100.0, current, now_s=60.0 * minute, goal=many, nodes=nodes(200, used=80))
+        decision = planner.decide(seen, state)
+        state, current = decision.state, decision.shape
+    assert state.forecast is not None
+    now_s = 60.0 * 40
+    past = [
+        Jump(since_s=at_s, until_s=at_s + 60, ratio=4.0, level_per_s=400.0, requests=24_000.0)
+        for at_s in (now_s - hours * 3600 for hours in (4, 3, 2, 1))
+    ]
+    jumps = JumpMemory(requests=2e6, jumps=tuple(past))
+    due = replace(state, forecast=replace(state.forecast, jumps=jumps))
+    seen = look(100.0, current, now_s=now_s, goal=many, nodes=nodes(200, used=80))
+    usual, ready = planner.decide(seen, state), planner.decide(seen, due)
+    assert ready.feasible
+    assert 2.5 * usual.shape.replicas < ready.shape.replicas < 4 * usual.shape.replicas
+    assert "a jump to 400 as there were before" in ready.message
+    assert "jump" not in usual.message
+
+
 def hourly(s: float) -> float:
     return 24.0 if 1500 <= s % 3600 < 2400 else 8.0
 
@@ -110,8 +136,8 @@ def hourly(s: float) -> float:
 def test_the_next_of_hourly_jumps_is_foreseen_and_the_other_hours_are_as_sure_as_before() -> None:
     memory: ForecastMemory | None = None
     said, before = None, None
-    for look in range(1, (5 * 3600 + 1300) // 15):
-        now_s = 15.0 * look
+    for number in range(1, (5 * 3600 + 1300) // 15):
+        now_s = 15.0 * number
         rate = sum(hourly(now_s - back) for back in range(0, 60, 5)) / 12
         said, memory = forecast(memory, now_s=now_s, rate=rate, window_s=WINDOW_S, look_ahead_s=AHEAD_S)
         if now_s == 3 * 3600:

@@ -94,6 +94,17 @@ def test_half_of_a_shift_does_not_choose_the_size() -> None:
     assert sizes == [1, 1, 1, 4, 4, 4], "the last quarter is within the noise of the others"
 
 
+def test_fewer_replicas_of_a_size_that_is_not_enough_come_while_its_change_is_near() -> None:
+    planner, long = Planner(timing=TIMING), traffic(8.0, prompt=with_long_prompts(0.1))
+    before, current, _ = watched(planner, 8.0, shape(1, 4), looks=8, goal=SLOW)
+    shifting = planner.decide(look(8.0, current, now_s=120.0, goal=SLOW, traffic=long), before.state)
+    dwelling = planner.decide(
+        look(8.0, current, now_s=120.0, goal=SLOW, traffic=long), PlannerState(size_changed_at_s=0.0)
+    )
+    assert shifting.shape.tensor_parallel_size == dwelling.shape.tensor_parallel_size == 1
+    assert current.replicas <= shifting.shape.replicas < dwelling.shape.replicas
+
+
 def test_the_largest_size_need_not_wait_for_the_rest_of_a_shift() -> None:
     planner, two = Planner(timing=TIMING), replace(SLOW, allowed_tensor_parallel_sizes=(1, 4))
     before, current, _ = watched(planner, 8.0, shape(1, 12), looks=8, goal=two)
