@@ -69,6 +69,7 @@ class Chooser:
             allow=self.allow,
             floor_noise=self._floor_noise,
             mix_shifting=self.mix_shifting,
+            may_lower=self.assessment.may_lower,
             tried=self.tried,
             cached_share=self.cached_share,
             settings=self.settings,

@@ -67,6 +67,7 @@ def change_of(
     allow: Allowance,
     floor_noise: float,
     mix_shifting: bool,
+    may_lower: bool,
     tried: frozenset[int],
     cached_share: float,
     settings: PlannerSettings,
@@ -98,7 +99,7 @@ def change_of(
         larger = change is not None and any(one.size > change.to.size for one in ladders)
         return None if mix_shifting and larger else change
     since = state.size_needs_since_s
-    if since is None or observation.now_s - since < settings.size_evidence_s:
+    if not may_lower or since is None or observation.now_s - since < settings.size_evidence_s:
         return None
     return _for_money(
         state,

@@ -310,6 +310,16 @@ def test_a_stale_queue_lowers_nothing() -> None:
     assert decision.reason == "MetricsUnknown"
 
 
+def test_doubtful_figures_change_no_size_for_money() -> None:
+    """However much of the budget was saved up: TP1 would do with a twelfth of the GPUs."""
+    rich = PlannerState(pace=Pace(factor=8.0, requests_per_window=60.0, counted_at_s=0.0))
+    group = Group(tensor_parallel_size=2, ready=6, waiting=Figure(value=0.0, trust="Stale"))
+    _, current, _ = watched(Planner(timing=TIMING), 1.0, shape(2, 6), looks=60, groups=(group,), state=rich)
+    assert current == shape(2, 6)
+    _, current, _ = watched(Planner(timing=TIMING), 1.0, shape(2, 6), looks=60, state=rich)
+    assert current.gpus == 1
+
+
 def test_a_ramp_goes_on_while_the_metrics_are_gone() -> None:
     planner, state, current = Planner(timing=TIMING), PlannerState(), shape(2, 2)
     for tick in range(40):
