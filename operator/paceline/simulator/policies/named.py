@@ -28,7 +28,7 @@ NAMES = (
 
 SIZE_KNOB = "tp"
 
-_BUDGET = Knob(name="budget_share", ladder=(3.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.2, 0.1), default=1.0)
+_BUDGET = Knob(name="budget_share", ladder=(2.0, 1.5, 1.25, 1.1, 1.0, 0.85, 0.7, 0.5, 0.35, 0.2), default=1.0)
 """The share of the error budget that the planner is told it may use: what we ask it is 1 − share·(1 − objective)."""
 
 
