@@ -13,8 +13,8 @@ class PlannerSettings:
     down_miss_allowance: float = 0.3
     """The same for a smaller shape to be taken: less, so that it does not come back at once."""
     budget_use: float = 0.95
-    """Share of the error budget that is to be spent in the long run: what is not is paid for in GPUs that no user notices. Failures
-    that no replica helps against are counted among the misses, and lower the allowance as those do."""
+    """Share of the error budget that is to be spent in the long run: what is not is paid for in GPUs that no user notices.
+    Failures that no replica helps against are counted among the misses, and lower the allowance as those do."""
     pace_gain: float = 0.025
     """How fast the allowance follows the budget: a window without a miss raises it by this share."""
     pace_most: float = 8.0
