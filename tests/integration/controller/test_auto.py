@@ -73,14 +73,14 @@ def metrics_available(cluster: Cluster, service: str = "chat") -> str | None:
 
 
 def settled(cluster: Cluster, *, at_least: int) -> int:
-    """The replicas, once they are so many and stay the same."""
+    """The replicas, once they are so many and stay the same for longer than a rise takes a pause."""
     before, since_s = 0, time.monotonic()
 
     def calm(count: int) -> bool:
         nonlocal before, since_s
         if count != before:
             before, since_s = count, time.monotonic()
-        return count >= at_least and time.monotonic() - since_s > CALM_S
+        return count >= at_least and time.monotonic() - since_s > 4 * CALM_S
 
     return eventually(lambda: replicas(cluster), within_s=WITHIN_S, holds=calm)
 
