@@ -10,6 +10,7 @@ of the last day are smaller with it than without.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -32,8 +33,8 @@ _SEASON_MOST: Final = 4.0
 """Yesterday's curve may say at most this multiple of the present rate."""
 _LEAST_SPACING_S: Final = 10.0
 """Looks closer than this share one forecast to compare."""
-_JUMP_SIGMAS: Final = 3.0
-"""Of the noise of counting: what a single look must exceed to count as a jump."""
+_RISE_SIGMAS: Final = 3.0
+"""Of the noise of counting: what a single look must exceed to count as a sudden rise."""
 _RISE_REACH: Final = 0.5
 """Share of the look-ahead over which a sudden rise is taken to go on."""
 _RISE_MOST: Final = 4.0
@@ -59,6 +60,7 @@ class Forecast:
     errors: float
     """How many comparisons stand behind `sigma`."""
     jump: ExpectedJump | None
+    """That may come within the look-ahead; None: none is expected."""
 
 
 def forecast(
@@ -72,21 +74,21 @@ def forecast(
     squares, under_squares = memory.squares, memory.under_squares
     profile = _rolled(memory, now_s).profile
     old_rate, passed_s = memory.rate, now_s - memory.at_s
-    helps = memory.raised_square < _SEASON_GAIN * memory.plain_square
+    helps = _season_helps(memory)
     jump = expected_jump(memory.jumps, now_s=now_s, look_ahead_s=look_ahead_s)
     memory = _smoothed(_scored(memory, now_s=now_s, rate=rate, window_s=window_s), now_s=now_s, rate=rate)
     reach_s = look_ahead_s + window_s / 2
     experts = _experts(memory.smoothed, reach_s=reach_s)
     plain = len(experts)
-    best = min(range(plain), key=lambda index: squares[index])
+    best = _best(squares)
     ahead = without = experts[best]
     now = _experts(memory.smoothed, reach_s=window_s / 2)[best]
     curve = now * _season(profile, now_s=now_s, reach_s=look_ahead_s)
     seasonal = helps and curve > ahead
     if seasonal:
         ahead = curve
-    # A jump that no smoothed rate has seen yet.
-    surely = rate - _JUMP_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
+    # A rise that no smoothed rate has seen yet.
+    surely = rate - _RISE_SIGMAS * math.sqrt(max(rate, 0.0) / window_s)
     rise = _sure_rise(old_rate, rate, passed_s=passed_s, window_s=window_s)
     most = _RISE_MOST * rate
     # Before one forecast could be compared, a window that fills up looks like a rise.
@@ -108,6 +110,15 @@ def forecast(
         ),
         memory,
     )
+
+
+def _best(squares: Sequence[float]) -> int:
+    """The expert that speaks; the last one, yesterday's curve, only raises what it says."""
+    return min(range(len(squares) - 1), key=lambda index: squares[index])
+
+
+def _season_helps(memory: ForecastMemory) -> bool:
+    return memory.raised_square < _SEASON_GAIN * memory.plain_square
 
 
 def _fresh(now_s: float, rate: float, memory: ForecastMemory | None) -> ForecastMemory:
@@ -162,7 +173,7 @@ def _sure_rise(old: float, new: float, *, passed_s: float, window_s: float) -> f
     if not 0 < passed_s <= window_s:
         return 0.0
     noise = math.sqrt(2 * max(new, 0.0) * passed_s) / window_s
-    return max(new - old - _JUMP_SIGMAS * noise, 0.0) / passed_s
+    return max(new - old - _RISE_SIGMAS * noise, 0.0) / passed_s
 
 
 def _experts(smoothed: tuple[Smoothed, ...], *, reach_s: float) -> tuple[float, ...]:
@@ -200,8 +211,7 @@ def _scored(memory: ForecastMemory, *, now_s: float, rate: float, window_s: floa
     if not due:
         return replace(memory, jumps=jumps)
     squares, under, weight = list(memory.squares), list(memory.under_squares), memory.weight
-    best = min(range(len(squares) - 1), key=lambda index: squares[index])
-    sigma, helps = math.sqrt(2 * under[best]), raised_square < _SEASON_GAIN * plain_square
+    sigma, helps = math.sqrt(2 * under[_best(squares)]), _season_helps(memory)
     least = 1 / window_s
     counting = 1 / (max(rate, least) * window_s)
     for one in due:
@@ -239,8 +249,7 @@ def extended(memory: ForecastMemory, *, now_s: float, look_ahead_s: float) -> Fo
     """What was known last, carried on while the rate is unknown. The uncertainty grows with the age."""
     age_s = max(now_s - memory.at_s, 0.0)
     reach_s = look_ahead_s + age_s
-    plain = len(memory.squares) - 1
-    best = min(range(plain), key=lambda index: memory.squares[index])
+    best = _best(memory.squares)
     now = _experts(memory.smoothed, reach_s=age_s)[best]
     ahead = _experts(memory.smoothed, reach_s=reach_s)[best]
     sigma = math.sqrt(max(2 * memory.under_squares[best], 1e-6) * (1 + age_s / max(look_ahead_s, 1.0)))

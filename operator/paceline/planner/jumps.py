@@ -87,7 +87,12 @@ def is_jump(came: float, said: float, *, window_s: float, sigma: float) -> bool:
     """More came than everyday errors and the noise of counting explain."""
     if came <= said + _COUNTING_SIGMAS * math.sqrt(max(came, said) / window_s):
         return False
-    return math.log(came / max(said, 1 / window_s)) > max(_LEAST, _SIGMAS * sigma)
+    return math.log(_ratio(came, said, window_s=window_s)) > max(_LEAST, _SIGMAS * sigma)
+
+
+def _ratio(came: float, said: float, *, window_s: float) -> float:
+    """Nothing said counts as one request a window."""
+    return came / max(said, 1 / window_s)
 
 
 def counted(memory: JumpMemory, *, passed_s: float, rate: float) -> JumpMemory:
@@ -100,7 +105,7 @@ def with_jump(
     memory: JumpMemory, *, now_s: float, passed_s: float, came: float, said: float, window_s: float
 ) -> JumpMemory:
     """With the requests since the last look as part of a jump."""
-    ratio, requests = came / max(said, 1 / window_s), came * passed_s
+    ratio, requests = _ratio(came, said, window_s=window_s), came * passed_s
     last = memory.jumps[-1] if memory.jumps else None
     if last is None or now_s - last.until_s > _APART_S:
         new = Jump(since_s=now_s, until_s=now_s, ratio=ratio, level_per_s=came, requests=requests)

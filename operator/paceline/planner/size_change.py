@@ -5,7 +5,8 @@ In place it costs requests instead (`in_place`), which the ladders have counted 
 Two reasons are good enough. The floor: one request alone misses its targets at this size, which no number of
 replicas helps. Or money: another size has needed clearly fewer GPUs for a while, and what it saves over the
 expected stay pays for the change. One change at a time, never two within the dwell time, and none on a remembered request
-rate: that may add replicas, and a start of every one is too much for it.
+rate: that may add replicas, and a start of every one is too much for it. None at a look whose mix shifts, but to the largest:
+what it shows may be half of the shift. None to a cheaper size on doubtful figures.
 """
 
 from __future__ import annotations

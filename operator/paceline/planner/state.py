@@ -116,6 +116,7 @@ class ForecastMemory:
     today: tuple[float, ...]
     """The same of the day under way."""
     jumps: JumpMemory = JumpMemory()
+    """A state that was kept before they were counted has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

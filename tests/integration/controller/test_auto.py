@@ -73,7 +73,7 @@ def metrics_available(cluster: Cluster, service: str = "chat") -> str | None:
 
 
 def settled(cluster: Cluster, *, at_least: int) -> int:
-    """The replicas, once they are so many and stay the same for longer than a rise takes a pause."""
+    """The replicas, once they are so many and stay the same for longer than a rise pauses."""
     before, since_s = 0, time.monotonic()
 
     def calm(count: int) -> bool:
